@@ -1,0 +1,122 @@
+// Package clock is the only source of time for the packages that must be testable
+// to the millisecond: whoever needs the time is given a Clock. The state machines
+// are not: they learn it from the log.
+package clock
+
+import (
+	"sync"
+	"time"
+)
+
+// Clock tells the time and wakes its callers.
+type Clock interface {
+	// Now returns the time, wall clock and monotonic reading.
+	Now() time.Time
+	// AfterFunc calls f in its own goroutine after d.
+	AfterFunc(d time.Duration, f func()) Timer
+}
+
+// Timer is a pending AfterFunc.
+type Timer interface {
+	// Stop prevents the call; false when it came too late for that.
+	Stop() bool
+	// Reset sets the call to d from now, pending or not.
+	Reset(d time.Duration) bool
+}
+
+// System returns the machine's clock.
+func System() Clock { return system{} }
+
+type system struct{}
+
+func (system) Now() time.Time                            { return time.Now() }
+func (system) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+
+// Fake is a Clock for tests that moves only when told. Its calls are made by
+// Advance, one after the other, in the order of their times.
+type Fake struct {
+	mu     sync.Mutex // guards the rest
+	now    time.Time
+	timers []*fakeTimer
+}
+
+// NewFake returns a Fake that stands at t.
+func NewFake(t time.Time) *Fake { return &Fake{now: t} }
+
+type fakeTimer struct {
+	c       *Fake
+	at      time.Time
+	f       func()
+	pending bool
+}
+
+// Now returns where the clock stands.
+func (c *Fake) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// AfterFunc registers f to be called by Advance.
+func (c *Fake) AfterFunc(d time.Duration, f func()) Timer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &fakeTimer{c: c, at: c.now.Add(d), f: f, pending: true}
+	c.timers = append(c.timers, t)
+	return t
+}
+
+func (t *fakeTimer) Stop() bool {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	was := t.pending
+	t.pending = false
+	return was
+}
+
+func (t *fakeTimer) Reset(d time.Duration) bool {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	was := t.pending
+	t.at, t.pending = t.c.now.Add(d), true
+	for _, x := range t.c.timers {
+		if x == t {
+			return was
+		}
+	}
+	t.c.timers = append(t.c.timers, t)
+	return was
+}
+
+// Advance moves the clock by d (a negative d sets it back) and makes the calls
+// that came due.
+func (c *Fake) Advance(d time.Duration) {
+	c.mu.Lock()
+	end := c.now.Add(d)
+	for {
+		var next *fakeTimer
+		live := c.timers[:0]
+		for _, t := range c.timers {
+			if !t.pending {
+				continue
+			}
+			live = append(live, t)
+			if !t.at.After(end) && (next == nil || t.at.Before(next.at)) {
+				next = t
+			}
+		}
+		c.timers = live
+		if next == nil {
+			break
+		}
+		next.pending = false
+		if next.at.After(c.now) {
+			c.now = next.at
+		}
+		c.mu.Unlock()
+		next.f()
+		c.mu.Lock()
+	}
+	c.now = end
+	c.mu.Unlock()
+}

@@ -1,0 +1,33 @@
+package clock
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestFakeCallsInOrderOfTime(t *testing.T) {
+	t.Parallel()
+	start := time.UnixMilli(1_000)
+	c := NewFake(start)
+	var got []string
+	c.AfterFunc(2*time.Second, func() { got = append(got, "b@"+c.Now().Sub(start).String()) })
+	var again Timer
+	again = c.AfterFunc(time.Second, func() {
+		got = append(got, "a@"+c.Now().Sub(start).String())
+		if len(got) == 1 {
+			again.Reset(2 * time.Second)
+		}
+	})
+	stopped := c.AfterFunc(time.Second, func() { got = append(got, "never") })
+	if !stopped.Stop() || stopped.Stop() {
+		t.Error("Stop said the wrong thing")
+	}
+	c.Advance(10 * time.Second)
+	if want := []string{"a@1s", "b@2s", "a@3s"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if c.Advance(-time.Minute); c.Now().Sub(start) != -50*time.Second {
+		t.Error("the clock was not set back:", c.Now().Sub(start))
+	}
+}
