@@ -1,0 +1,70 @@
+// Package link is the wire between a node and everything that is not the node:
+// PHP threads, PHP hosts, the command line, load clients. It is a small binary
+// protocol over the node's unix socket, and the only boundary between PHP and
+// the rest. phpext/ext/pogo.c speaks it in C; keep the two in step.
+//
+// # Bytes
+//
+// All integers are little-endian. A client sends frames, each with an operation
+// and its fields:
+//
+//	0        4    5
+//	+--------+----+-------------------------+
+//	| length | op | field | field | ...     |   length = 1 + the fields' bytes
+//	+--------+----+-------------------------+
+//
+//	a field    +--------+-----------+
+//	           | length | bytes ... |         an integer is a field of 8 bytes
+//	           +--------+-----------+
+//
+// and gets, for every operation that has an answer (see Op), one answer:
+//
+//	0        4        8
+//	+--------+--------+-----------+
+//	| length |  code  | body ...  |           length = 4 + the body's bytes
+//	+--------+--------+-----------+
+//
+// A frame or an answer is at most MaxFrame long; a longer length, a field that
+// runs past its frame, or an operation that the peer does not know closes the
+// connection. On one connection a client waits for an answer before it sends its
+// next request.
+//
+// The first frame is Hello with the protocol's version; its answer has code 1,
+// or another code and a sentence that says what is wrong.
+//
+// # Two kinds of connection
+//
+// A connection of role RolePHP, RoleWorker or RoleTool carries requests. One of
+// role RoleHost is the control connection of a PHP host: both sides send frames
+// that have no answer, and when it ends the host ends.
+//
+// # Operations
+//
+//	Hello         version, role, name        1, or a code and a sentence
+//	Push          queue, payload, delay      code and JSON; delay in whole seconds
+//	Ack           queue, delivery            code
+//	Release       queue, delivery, delay     code
+//	Fail          queue, delivery, reason    code
+//	Status        queue ("" for all)         1 and JSON
+//	Failed        queue, limit               code and JSON
+//	RetryFailed   queue, failed id           code and JSON
+//	ForgetFailed  queue, failed id           code and JSON
+//	PurgeFailed   queue                      code and JSON
+//	Next          worker, slot               1 and a delivery, or 0: leave the loop
+//	Ended         worker, slot, lease, status, message   1
+//
+// on a control connection, node to host:
+//
+//	Interrupt     slot, lease                stop that attempt, if it still runs there
+//	Drain                                    take no new work, end when idle
+//
+// and host to node:
+//
+//	Ready                                    PHP is up, the listener is served
+//	Output        worker, slot, lease, bytes what an attempt printed (lease 0: outside one)
+//
+// The body of Next's answer is the lease (8 bytes) and the JSON string that the
+// worker's closure gets. The lease is new at every reservation, so (slot, lease)
+// names one attempt: an interrupt that comes late finds another lease in the
+// slot, or none, and does nothing.
+package link

@@ -1,0 +1,32 @@
+package link
+
+// HostSpec is all that a PHP host is told at its start: the node passes it as
+// JSON in the environment variable HostSpecEnv, which the host removes before
+// PHP starts. A web host finds its listener at descriptor 3.
+type HostSpec struct {
+	Name   string            `json:"name"`           // "web", "jobs", or another's
+	Socket string            `json:"socket"`         // path of the node's socket
+	App    string            `json:"app"`            // absolute path, the working directory of PHP
+	Ini    map[string]string `json:"ini,omitempty"`  // php.ini settings, over all files
+	Web    *WebSpec          `json:"web,omitempty"`  // nil: this host serves no pages
+	Jobs   []WorkerSpec      `json:"jobs,omitempty"` // worker scripts that this host runs
+}
+
+// WebSpec is the web side of a host.
+type WebSpec struct {
+	Root    string `json:"root"`    // absolute path of what the web may see
+	Index   string `json:"index"`   // script for every path that is no file
+	Threads int    `json:"threads"` // PHP threads for pages
+}
+
+// WorkerSpec is one worker script and its threads.
+type WorkerSpec struct {
+	Name      string            `json:"name"`
+	Script    string            `json:"script"`        // absolute path
+	Threads   int               `json:"threads"`       // each runs the script by itself
+	FirstSlot int               `json:"first_slot"`    // its threads have slots FirstSlot ... FirstSlot+Threads-1 in this host
+	Env       map[string]string `json:"env,omitempty"` // added to $_SERVER and getenv()
+}
+
+// HostSpecEnv names the environment variable that holds a HostSpec.
+const HostSpecEnv = "POGOD_HOST_SPEC"
