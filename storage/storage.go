@@ -249,7 +249,8 @@ func (c *Cursor) First() (key, value []byte, err error) {
 	return opened(c.c.First())
 }
 
-// Last moves to the greatest key.
+// Last moves to the greatest key. In a view only: in the write transaction bbolt can
+// go round for ever in pages that were emptied and not yet committed.
 func (c *Cursor) Last() (key, value []byte, err error) {
 	if c.c == nil {
 		return nil, nil, nil
@@ -273,7 +274,7 @@ func (c *Cursor) Next() (key, value []byte, err error) {
 	return opened(c.c.Next())
 }
 
-// Prev moves back.
+// Prev moves back. In a view only, see Last.
 func (c *Cursor) Prev() (key, value []byte, err error) {
 	if c.c == nil {
 		return nil, nil, nil

@@ -1,0 +1,93 @@
+package command
+
+import (
+	"errors"
+
+	"pogod/internal/tagged"
+)
+
+// Code is how a command ended; the numbers are those that PHP sees.
+type Code int8
+
+// The codes.
+const (
+	Full         Code = 0 // max_messages or max_bytes would be exceeded
+	Accepted     Code = 1 // committed and fsynced
+	Unavailable  Code = 2 // no node is reachable; never from the state machine
+	TooLarge     Code = 3 // over max_payload_bytes; never from the state machine
+	ShuttingDown Code = 4 // never from the state machine
+	Failure      Code = 5 // lost lease, unknown id
+	UnknownQueue Code = 6
+)
+
+// Result is what the state machine answers to one command.
+type Result struct {
+	Code    Code
+	Job     JobID  // Push, RetryFailed: the new job
+	Session uint64 // OpenSession: the session's id
+	Count   uint64 // ForgetFailed, PurgeFailed, Reserve: how many
+	More    bool   // PurgeFailed: over MaxRecords, call again
+}
+
+// AppendResult appends the encoded result, behind its length, to b.
+func AppendResult(b []byte, r Result) []byte {
+	b = append(b, 0) // the length: five fields take under 60 bytes
+	at := len(b)
+	b = tagged.Uint(b, 1, uint64(r.Code))
+	b = tagged.Uint(b, 2, uint64(r.Job.Millis))
+	b = tagged.Uint(b, 3, r.Job.Seq)
+	b = tagged.Uint(b, 4, r.Session)
+	b = tagged.Uint(b, 5, r.Count)
+	if r.More {
+		b = tagged.Uint(b, 6, 1)
+	}
+	b[at-1] = byte(len(b) - at)
+	return b
+}
+
+// DecodeResult reads one result from the front of b and returns what follows.
+func DecodeResult(b []byte) (r Result, rest []byte, err error) {
+	fields, rest, err := cut(b)
+	if err != nil {
+		return r, nil, err
+	}
+	t := tagged.Read(fields)
+	for {
+		tag, ok := t.Next()
+		if !ok {
+			break
+		}
+		switch tag {
+		case 1:
+			r.Code = Code(t.Uint())
+		case 2:
+			r.Job.Millis = int64(t.Uint())
+		case 3:
+			r.Job.Seq = t.Uint()
+		case 4:
+			r.Session = t.Uint()
+		case 5:
+			r.Count = t.Uint()
+		case 6:
+			r.More = t.Uint() == 1
+		default:
+			t.Unknown(tag)
+		}
+	}
+	if t.Err() != nil {
+		return r, nil, errors.Join(ErrMalformed, t.Err())
+	}
+	return r, rest, nil
+}
+
+var (
+	// ErrNotAccepted is returned by a proposer when a command was certainly not
+	// accepted: no leader took it in time, or the node is closing.
+	ErrNotAccepted = errors.New("not accepted: no leader took the command in time")
+	// ErrOutcomeUnknown is returned by a proposer when a command was sent but its
+	// answer did not come in time. It may be applied now, later or never; the node
+	// goes on trying, and never applies it twice.
+	ErrOutcomeUnknown = errors.New("the outcome is unknown: the command was sent and not answered in time")
+	// ErrClosed is returned by a proposer that was closed. Nothing was accepted.
+	ErrClosed = errors.New("the node is shutting down")
+)

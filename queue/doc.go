@@ -1,0 +1,20 @@
+// Package queue is the job queue: a pure, deterministic state machine over a
+// transaction (State), and the typed client of the node (Client).
+//
+// A job is in one state at a time:
+//
+//	push(delay)            push
+//	    │                    │
+//	    ▼      due           ▼     reserve
+//	delayed ────────────► ready ────────────► reserved ──ack──► gone
+//	    ▲                    ▲                 │  │  │
+//	    │    back-off, delay │   at once       │  │  └── fail, or its last
+//	    └────────────────────┴──── release ◄───┘  │      attempt was spent
+//	                                              ▼
+//	                         ready ◄── retry ── failed ── forget, purge ──► gone
+//
+// State has no clock, no randomness, no goroutine and no log line in it: the time,
+// the counter and the transaction come with each command (Env), so every replica
+// that applies the same log has the same state. DESIGN.md says how it is laid out
+// and why.
+package queue

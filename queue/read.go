@@ -1,0 +1,168 @@
+package queue
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"pogod/storage"
+)
+
+// Stats is what status tells of a queue.
+type Stats struct {
+	Name            string
+	Declared        bool // it takes pushes
+	Gauges          Gauges
+	Counters        Counters
+	MaxPayloadBytes uint64
+	OldestPending   time.Time // push of the job that is next in line; zero: none is ready
+}
+
+// Stats of one queue; known is false for one that was never declared nor made. tx
+// is what the state was applied to last, or a view.
+func (s *State) Stats(tx *storage.Tx, name string) (st Stats, known bool, err error) {
+	q := s.byName[name]
+	if q == nil {
+		return Stats{Name: name}, false, nil
+	}
+	st, err = q.stats(tx)
+	return st, true, err
+}
+
+// AllStats lists the queues by name, those left out that are neither declared nor
+// hold a job.
+func (s *State) AllStats(tx *storage.Tx) ([]Stats, error) {
+	all := make([]Stats, 0, len(s.byID))
+	for _, name := range sortedKeys(s.byName) {
+		q := s.byName[name]
+		if g := q.gauges; !q.declared && g.Ready+g.Delayed+g.Reserved+g.Failed == 0 {
+			continue
+		}
+		st, err := q.stats(tx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, st)
+	}
+	return all, nil
+}
+
+func (q *queueState) stats(tx *storage.Tx) (Stats, error) {
+	st := Stats{Name: q.name, Declared: q.declared, Gauges: q.gauges, Counters: q.counters, MaxPayloadBytes: q.def.MaxPayloadBytes}
+	if q.gauges.Ready == 0 {
+		return st, nil
+	}
+	b, err := jobBucket(tx, q.id, readyName)
+	if err != nil {
+		return st, err
+	}
+	k, v, err := b.Cursor().Seek(q.head)
+	if err != nil || k == nil {
+		return st, err // nil in a view that is older than the gauges
+	}
+	j, _, err := decodeJob(v)
+	if err != nil {
+		return st, err
+	}
+	st.OldestPending = time.UnixMilli(j.ID.Millis)
+	return st, nil
+}
+
+// DefinitionsHash returns the hash that the last Define carried.
+func (s *State) DefinitionsHash() string { return s.defHash }
+
+// NextDue returns when a Tick is wanted next, in unix milliseconds of cluster time:
+// a lower bound, 0 for at once, math.MaxInt64 for never.
+func (s *State) NextDue() int64 {
+	if s.orphans {
+		return 0
+	}
+	due := s.firstDeadline
+	for _, q := range s.byID {
+		due = min(due, q.nextDue)
+	}
+	return due
+}
+
+// Reserved appends the deliveries of a session to buf, oldest lease first.
+func (s *State) Reserved(buf []Delivery, session uint64) []Delivery {
+	for _, j := range s.reserved {
+		if j.Session == session {
+			buf = append(buf, j.delivery())
+		}
+	}
+	slices.SortFunc(buf, func(a, b Delivery) int { return cmp.Compare(a.Lease, b.Lease) })
+	return buf
+}
+
+func (j *Job) delivery() Delivery {
+	return Delivery{
+		Queue: j.queue.name, Job: j.ID, Lease: j.Lease, Pool: j.Pool, Payload: j.Payload,
+		Attempts: j.Attempts, ReservedAt: j.ReservedAt, Timeout: j.timeout(),
+	}
+}
+
+// maxListed bounds the payload bytes of one listing.
+const maxListed = 8 << 20
+
+// Failed returns failed jobs of the queue with that number from a view, newest
+// first: limit at most, fewer when their payloads pass 8 MiB, at least one if any.
+func Failed(tx *storage.Tx, id uint32, limit int) (jobs []*Job, err error) {
+	b, err := jobBucket(tx, id, failedName)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	c := b.Cursor()
+	for k, v, err := c.Last(); k != nil && len(jobs) < limit && size < maxListed; k, v, err = c.Prev() {
+		if err != nil {
+			return nil, err
+		}
+		j, _, err := decodeJob(v)
+		if err != nil {
+			return nil, err
+		}
+		jobs = append(jobs, j)
+		size += len(j.Payload)
+	}
+	return jobs, nil
+}
+
+// Check compares the gauges with what the transaction holds, for tests and after
+// faults. It reads everything.
+func (s *State) Check(tx *storage.Tx) error {
+	for _, q := range s.byID {
+		var got Gauges
+		for name, gauge := range map[string]*uint64{string(readyName): &got.Ready, string(delayedName): &got.Delayed, string(failedName): &got.Failed} {
+			b, err := jobBucket(tx, q.id, []byte(name))
+			if err != nil {
+				return err
+			}
+			c := b.Cursor()
+			for k, v, err := c.First(); k != nil; k, v, err = c.Next() {
+				if err != nil {
+					return err
+				}
+				j, _, err := decodeJob(v)
+				if err != nil {
+					return err
+				}
+				*gauge++
+				if name != string(failedName) {
+					got.Bytes += uint64(len(j.Payload))
+				}
+			}
+		}
+		for _, j := range s.reserved {
+			if j.queue == q {
+				got.Reserved++
+				got.Bytes += uint64(len(j.Payload))
+			}
+		}
+		if got != q.gauges {
+			return fmt.Errorf("%w: queue %s holds %+v and says %+v", ErrInconsistent, q.name, got, q.gauges)
+		}
+	}
+	return nil
+}

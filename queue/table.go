@@ -1,0 +1,55 @@
+package queue
+
+import "sync/atomic"
+
+// Table is an immutable list of the queues, to check calls against without the
+// state machine's lock. Whether a job is taken is decided when it is applied.
+type Table struct {
+	queues     map[string]tableEntry
+	autoCreate bool
+	maxPayload uint64 // of queues made by a push
+}
+
+type tableEntry struct {
+	id         uint32
+	declared   bool
+	maxPayload uint64
+	ready      *atomic.Uint64 // the queue's own
+}
+
+// Ready returns how many jobs of the queue are ready, as of the last command that
+// was applied.
+func (t *Table) Ready(name string) uint64 {
+	if q, known := t.queues[name]; known {
+		return q.ready.Load()
+	}
+	return 0
+}
+
+// Declared reports whether the queue takes pushes, and the largest payload that it
+// takes, in bytes; 0: no limit of its own.
+func (t *Table) Declared(name string) (maxPayload uint64, ok bool) {
+	if q, known := t.queues[name]; known && (q.declared || !t.autoCreate) {
+		return q.maxPayload, q.declared
+	}
+	return t.maxPayload, t.autoCreate && ValidName(name)
+}
+
+// Number returns the queue's number, by which Failed finds its jobs; ok is false
+// for a queue that was never declared nor made.
+func (t *Table) Number(name string) (id uint32, ok bool) {
+	q, ok := t.queues[name]
+	return q.id, ok
+}
+
+// Table returns the queues as they are now. It may be called from anywhere.
+func (s *State) Table() *Table { return s.table.Load() }
+
+// publish makes the table anew, after a queue was added or defined.
+func (s *State) publish() {
+	t := &Table{queues: make(map[string]tableEntry, len(s.byID)), autoCreate: s.autoCreate, maxPayload: s.defaults.MaxPayloadBytes}
+	for _, q := range s.byID {
+		t.queues[q.name] = tableEntry{q.id, q.declared, q.def.MaxPayloadBytes, &q.readyNow}
+	}
+	s.table.Store(t)
+}
