@@ -87,12 +87,16 @@ func (s *State) NextDue() int64 {
 
 // Reserved appends the deliveries of a session to buf, oldest lease first.
 func (s *State) Reserved(buf []Delivery, session uint64) []Delivery {
+	held := make([]*Job, 0, 64)
 	for _, j := range s.reserved {
 		if j.Session == session {
-			buf = append(buf, j.delivery())
+			held = append(held, j)
 		}
 	}
-	slices.SortFunc(buf, func(a, b Delivery) int { return cmp.Compare(a.Lease, b.Lease) })
+	slices.SortFunc(held, func(a, b *Job) int { return cmp.Compare(a.Lease, b.Lease) })
+	for _, j := range held {
+		buf = append(buf, j.delivery())
+	}
 	return buf
 }
 

@@ -1,0 +1,306 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// Source is what the endpoint tells about. Its methods are called from many
+// goroutines at once.
+type Source interface {
+	// Ready returns nil when the node takes pushes and its PHP is up, otherwise
+	// an error whose text is the reason. It does not block.
+	Ready() error
+	// Status returns the state of the node, which the caller does not change. It
+	// ends with an error when its context does.
+	Status(ctx context.Context) (*Status, error)
+}
+
+// The bounds of doc.go.
+const (
+	readTimeout   = 10 * time.Second
+	writeTimeout  = 10 * time.Second
+	idleTimeout   = 60 * time.Second
+	statusTimeout = 5 * time.Second
+	maxHeader     = 8 << 10
+	maxBody       = 4 << 10
+	maxConns      = 256
+	maxConnsPerIP = 128
+	idleWorker    = 250 * time.Millisecond // fasthttp's sweeper of goroutines sleeps so long, after Shutdown too
+)
+
+// Server serves the endpoint on one listener.
+type Server struct {
+	ln       *listener
+	src      Source
+	log      *slog.Logger
+	loopback bool // Host is checked
+	http     *fasthttp.Server
+
+	ctx    context.Context // of every Status; ends when Shutdown stops waiting
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards the following
+	started bool       // Serve runs or has run, or never will
+	closed  bool       // Shutdown was called
+	err     error      // of serving
+
+	done chan struct{} // closed when the listener is not served any more
+}
+
+// Listen opens a listener on host:port and makes its server. The port is held
+// from here on; requests wait until Serve.
+func Listen(addr string, src Source, log *slog.Logger) (*Server, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("[admin] listen: %w: free the address or choose another", err)
+	}
+	return New(ln, src, log), nil
+}
+
+// New makes the server of a listener, which belongs to it from here on.
+func New(ln net.Listener, src Source, log *slog.Logger) *Server {
+	s := &Server{ln: newListener(ln), src: src, log: log, loopback: onLoopback(ln.Addr()), done: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.http = &fasthttp.Server{
+		Name:                         "pogod",
+		Handler:                      s.handle,
+		ErrorHandler:                 s.unreadable,
+		Logger:                       logger{log},
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		ReadBufferSize:               maxHeader,
+		MaxRequestBodySize:           maxBody,
+		Concurrency:                  maxConns,
+		MaxConnsPerIP:                maxConnsPerIP,
+		MaxIdleWorkerDuration:        idleWorker,
+		DisablePreParseMultipartForm: true,
+		SecureErrorLogMessage:        true,
+		CloseOnShutdown:              true,
+	}
+	return s
+}
+
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
+
+// Serve answers requests until Shutdown, and then returns nil. A second call
+// waits with the first.
+func (s *Server) Serve() error {
+	if s.start() {
+		err := s.http.Serve(s.ln)
+		s.mu.Lock()
+		if err != nil && !s.closed {
+			s.err = fmt.Errorf("the admin endpoint ended: %w", err)
+		}
+		s.mu.Unlock()
+		close(s.done)
+	}
+	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// start says whether the caller is the first, who has to close done.
+func (s *Server) start() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := !s.started
+	s.started = true
+	return first
+}
+
+// Shutdown takes no new connection, lets running requests finish until the
+// context ends, then cuts off what is left, and returns when no request runs any
+// more. It returns the context's error when it cut something off. It may be
+// called before Serve, which then returns at once, and again.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	// Closed here, not only by fasthttp: that overlooks a listener whose Serve
+	// has not come so far as to register it.
+	if err := s.ln.Close(); err != nil {
+		s.log.Warn("closing the admin listener", "error", err)
+	}
+	if s.start() {
+		close(s.done)
+	}
+	err := s.http.ShutdownWithContext(ctx) // closes idle connections
+	if err != nil {
+		s.ln.cut()
+	}
+	s.cancel() // no Status waits any longer
+	<-s.done
+	<-s.ln.empty
+	return err
+}
+
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	defer func() {
+		if p := recover(); p != nil { // fasthttp would let it end the node
+			s.log.Error("a request to the admin endpoint panicked", "path", string(ctx.Path()), "panic", p, "stack", string(debug.Stack()))
+			ctx.Response.Reset()
+			problem(ctx, fasthttp.StatusInternalServerError, "this is a fault in pogod: its log has the details", nil)
+		}
+	}()
+	// Nothing here may be kept by a proxy or guessed into a page by a browser.
+	ctx.Response.Header.Set("Cache-Control", "no-store")
+	ctx.Response.Header.Set("X-Content-Type-Options", "nosniff")
+	switch {
+	case framedTwice(&ctx.Request.Header):
+		ctx.SetConnectionClose()
+		problem(ctx, fasthttp.StatusBadRequest, "the request has both Content-Length and Transfer-Encoding: send one of them", nil)
+		return
+	case s.loopback && !(local(string(ctx.Request.Header.Host())) && local(string(ctx.URI().Host()))):
+		problem(ctx, fasthttp.StatusForbidden, "this endpoint is on loopback and answers only to the hosts localhost, 127.0.0.1 and [::1]: ask with one of these as Host", nil)
+		return
+	}
+	var answer func(*fasthttp.RequestCtx)
+	switch string(ctx.Path()) {
+	case "/healthz":
+		answer = s.healthz
+	case "/readyz":
+		answer = s.readyz
+	case "/status":
+		answer = s.status
+	default:
+		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz or /status", nil)
+		return
+	}
+	if !ctx.IsGet() && !ctx.IsHead() {
+		ctx.Response.Header.Set("Allow", "GET, HEAD")
+		problem(ctx, fasthttp.StatusMethodNotAllowed, "this path is only read: use GET or HEAD", nil)
+		return
+	}
+	answer(ctx)
+}
+
+func (s *Server) healthz(ctx *fasthttp.RequestCtx) {
+	ctx.SetContentType("text/plain; charset=utf-8")
+	ctx.SetBodyString("ok")
+}
+
+func (s *Server) readyz(ctx *fasthttp.RequestCtx) {
+	if err := s.src.Ready(); err != nil {
+		problem(ctx, fasthttp.StatusServiceUnavailable, err.Error(), map[string]any{"ready": false, "reason": err.Error()})
+		return
+	}
+	write(ctx, map[string]bool{"ready": true})
+}
+
+func (s *Server) status(ctx *fasthttp.RequestCtx) {
+	bounded, cancel := context.WithTimeout(s.ctx, statusTimeout)
+	defer cancel()
+	st, err := s.src.Status(bounded)
+	if err != nil {
+		problem(ctx, fasthttp.StatusServiceUnavailable, err.Error(), nil)
+		return
+	}
+	write(ctx, st)
+}
+
+// unreadable answers what is no request.
+func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	var small *fasthttp.ErrSmallBuffer
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &small):
+		problem(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's headers are over %d bytes", maxHeader), nil)
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		problem(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body is over %d bytes", maxBody), nil)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		problem(ctx, fasthttp.StatusRequestTimeout, fmt.Sprintf("the request did not come whole within %s", readTimeout), nil)
+	default:
+		problem(ctx, fasthttp.StatusBadRequest, "this is not an HTTP request that can be read", nil)
+	}
+}
+
+// write answers a document.
+func write(ctx *fasthttp.RequestCtx, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		problem(ctx, fasthttp.StatusInternalServerError, err.Error(), nil)
+		return
+	}
+	if ctx.QueryArgs().Has("pretty") {
+		var b bytes.Buffer
+		if json.Indent(&b, body, "", "  ") == nil {
+			body = append(b.Bytes(), '\n')
+		}
+	}
+	ctx.SetContentType("application/json")
+	ctx.SetBody(body)
+}
+
+// problem answers an error as a document of RFC 9457. more are members beyond
+// type, title, status and detail.
+func problem(ctx *fasthttp.RequestCtx, status int, detail string, more map[string]any) {
+	doc := map[string]any{"type": "about:blank", "title": fasthttp.StatusMessage(status), "status": status, "detail": detail}
+	for k, v := range more {
+		doc[k] = v
+	}
+	body, err := json.Marshal(doc)
+	if err != nil { // no member of ours
+		body = nil
+	}
+	ctx.SetStatusCode(status)
+	ctx.SetContentType("application/problem+json")
+	ctx.SetBody(body)
+}
+
+// local says whether a Host header names this machine, with any port.
+func local(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	} else if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		name = host[1 : len(host)-1]
+	}
+	if strings.EqualFold(name, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.IsLoopback() && ip.Zone() == ""
+}
+
+// onLoopback says whether only this machine can reach an address.
+func onLoopback(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return !ok || t.IP.IsLoopback()
+}
+
+// framedTwice says whether a request carries both Content-Length and
+// Transfer-Encoding, which two servers in a row may read differently. fasthttp
+// takes the second and forgets the first, so the bytes are asked.
+func framedTwice(h *fasthttp.RequestHeader) bool {
+	var length, encoding bool
+	for line := range bytes.Lines(h.RawHeaders()) {
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		name = bytes.TrimSpace(name)
+		length = length || bytes.EqualFold(name, []byte("Content-Length"))
+		encoding = encoding || bytes.EqualFold(name, []byte("Transfer-Encoding"))
+	}
+	return length && encoding
+}
+
+// logger takes fasthttp's complaints about connections.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Printf(format string, args ...any) {
+	l.log.Debug("admin endpoint", "message", fmt.Sprintf(format, args...))
+}

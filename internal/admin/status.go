@@ -1,0 +1,152 @@
+package admin
+
+import (
+	"encoding/json"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"pogod/queue"
+)
+
+// Status is the document at /status. Times are RFC 3339, absent ones null; lists
+// are never null.
+type Status struct {
+	Node      Node       `json:"node"`
+	Raft      Raft       `json:"raft"`
+	Queues    []Queue    `json:"queues"`    // sorted by name
+	Workers   []Worker   `json:"workers"`   // in the order of the configuration
+	Pools     []struct{} `json:"pools"`     // empty: not built yet
+	Schedules []struct{} `json:"schedules"` // empty: not built yet
+	PHP       PHP        `json:"php"`
+	Storage   Storage    `json:"storage"`
+	Build     Build      `json:"build"`
+}
+
+// Node is the process that answers.
+type Node struct {
+	ID        string    `json:"id"`         // stable; not an address
+	Role      string    `json:"role"`       // "leader", "follower" or "candidate"
+	Mode      string    `json:"mode"`       // "development" or "production"
+	Version   string    `json:"version"`    // of pogod
+	StartedAt time.Time `json:"started_at"` // of this process
+	PID       int       `json:"pid"`
+	DataDir   string    `json:"data_dir"` // absolute path
+}
+
+// Raft is this node's view of its Raft group.
+type Raft struct {
+	State          string   `json:"state"`           // "Leader", "Follower", "Candidate" or "Shutdown"
+	Leader         string   `json:"leader"`          // the leader's id; "" when none is known
+	Term           uint64   `json:"term"`            //
+	CommitIndex    uint64   `json:"commit_index"`    // last index on a quorum
+	AppliedIndex   uint64   `json:"applied_index"`   // last index applied, perhaps in an open transaction
+	CommittedIndex uint64   `json:"committed_index"` // last index that the data file holds, fsynced
+	Members        []Member `json:"members"`         // sorted by id
+}
+
+// Member is one node of the Raft group.
+type Member struct {
+	ID      string `json:"id"`
+	Address string `json:"address"` // "" on a node without a cluster port
+	Voter   bool   `json:"voter"`
+	Lag     uint64 `json:"lag"` // entries behind the leader's commit index, as far as this node knows
+}
+
+// Queue is one queue, as in pogo_queue_status.
+type Queue = queue.Status
+
+// Worker is one [[worker]] of this node.
+type Worker struct {
+	Name        string     `json:"name"`
+	Script      string     `json:"script"`        // absolute path
+	Queues      []string   `json:"queues"`        // the most urgent first
+	Host        string     `json:"host"`          // name of the PHP host that runs it
+	Threads     int        `json:"threads"`       // as configured
+	Waiting     int        `json:"waiting"`       // threads that wait for a job
+	Running     int        `json:"running"`       // threads in an attempt
+	Restarts    int64      `json:"restarts"`      // of its script, since the node started
+	LastError   string     `json:"last_error"`    // why the script last ended; "" if it never failed
+	LastErrorAt *time.Time `json:"last_error_at"` // null if it never failed
+}
+
+// PHP is this node's PHP.
+type PHP struct {
+	Hosts   []Host `json:"hosts"`
+	Version string `json:"version"` // "8.4.16"; "" in a node built without PHP, or before a host is up
+}
+
+// Host is one PHP host, a supervised process.
+type Host struct {
+	Name      string     `json:"name"`       // "web", "jobs"
+	PID       int        `json:"pid"`        // 0 while it is down
+	State     string     `json:"state"`      // "starting", "ready", "draining" or "down"
+	StartedAt *time.Time `json:"started_at"` // of the present process; null while it is down
+	Restarts  int64      `json:"restarts"`   // since the node started
+	LastExit  string     `json:"last_exit"`  // how the process before this one ended; "" if there was none
+}
+
+// Storage is what the node holds on disk. Sizes are in bytes.
+type Storage struct {
+	FileBytes       int64  `json:"file_bytes"`         // size of the data file
+	FreeBytesInFile int64  `json:"free_bytes_in_file"` // of these, pages that are free for reuse
+	LogFirstIndex   uint64 `json:"log_first_index"`    // 0: the log is empty
+	LogLastIndex    uint64 `json:"log_last_index"`     //
+	LogBytes        int64  `json:"log_bytes"`          // size of the log's files
+	SnapshotIndex   uint64 `json:"snapshot_index"`     // 0: there is none
+	DiskFreeBytes   int64  `json:"disk_free_bytes"`    // free for this user on the data directory's file system
+}
+
+// Build is how this binary was made.
+type Build struct {
+	Version  string `json:"version"`  // of pogod
+	Go       string `json:"go"`       // version of Go, as "go1.26.0"
+	PHP      bool   `json:"php"`      // whether PHP is built in
+	Revision string `json:"revision"` // of the source, with "-dirty" when it was changed; "" when unknown
+}
+
+// ReadBuild returns how the running binary was made, with the version and the
+// presence of PHP that its maker states.
+func ReadBuild(version string, php bool) Build {
+	b := Build{Version: version, Go: runtime.Version(), PHP: php}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	changed := false
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Revision = s.Value
+		case "vcs.modified":
+			changed = s.Value == "true"
+		}
+	}
+	if changed && b.Revision != "" {
+		b.Revision += "-dirty"
+	}
+	return b
+}
+
+// MarshalJSON writes the document with empty lists where the fields are nil.
+func (s Status) MarshalJSON() ([]byte, error) {
+	type plain Status // without this method
+	p := plain(s)
+	p.Raft.Members = list(p.Raft.Members)
+	p.Queues = list(p.Queues)
+	p.Pools = list(p.Pools)
+	p.Schedules = list(p.Schedules)
+	p.PHP.Hosts = list(p.PHP.Hosts)
+	p.Workers = append([]Worker{}, p.Workers...) // a copy: the caller's stay as they are
+	for i := range p.Workers {
+		p.Workers[i].Queues = list(p.Workers[i].Queues)
+	}
+	return json.Marshal(p)
+}
+
+func list[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
+}

@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pogod/internal/config"
+)
+
+// Exit codes of Execute.
+const (
+	ExitDone        = 0
+	ExitFailed      = 1
+	ExitUsage       = 2
+	ExitUnreachable = 3
+)
+
+// ErrUsage is returned when the command line itself is wrong.
+var ErrUsage = errors.New("wrong usage")
+
+// ErrUnreachable is returned when no node answers at the admin address.
+var ErrUnreachable = errors.New("no node is reachable")
+
+// Deps is what the commands need of the rest.
+type Deps struct {
+	// Version of pogod, as "0.1.0". Default "dev".
+	Version string
+	// Serve runs the server with this configuration until the context ends, which
+	// SIGINT or SIGTERM makes it do, and returns nil when everything is put away.
+	// Whoever wants to hear a second signal asks os/signal too. nil: there is no
+	// server in this binary.
+	Serve func(ctx context.Context, c *config.Config) error
+	// PHPHost runs a PHP host until it has ended. No signal ends its context: a
+	// host ends with its node. nil: there is no PHP in this binary.
+	PHPHost func(ctx context.Context) error
+	// HasPHP says whether this binary was built with PHP.
+	HasPHP bool
+	// Stdout takes what was asked for. Default os.Stdout.
+	Stdout io.Writer
+	// Stderr takes errors and warnings. Default os.Stderr.
+	Stderr io.Writer
+}
+
+// program is Deps with its defaults, and what tests replace.
+type program struct {
+	Deps
+	now  func() time.Time
+	tick func() (ticks <-chan time.Time, stop func()) // each second
+}
+
+func newProgram(d Deps) *program {
+	if d.Version == "" {
+		d.Version = "dev"
+	}
+	if d.Stdout == nil {
+		d.Stdout = os.Stdout
+	}
+	if d.Stderr == nil {
+		d.Stderr = os.Stderr
+	}
+	return &program{Deps: d, now: time.Now, tick: func() (<-chan time.Time, func()) {
+		t := time.NewTicker(time.Second)
+		return t.C, t.Stop
+	}}
+}
+
+// New returns the root command. Its errors are for Execute to print.
+func New(d Deps) *cobra.Command { return newProgram(d).root() }
+
+// Execute runs the command line (without the program's name) and returns the
+// exit code.
+func Execute(d Deps, args []string) int {
+	return newProgram(d).execute(context.Background(), args)
+}
+
+func (p *program) execute(ctx context.Context, args []string) int {
+	root := p.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitDone
+	}
+	fmt.Fprintln(p.Stderr, "pogod:", err)
+	switch {
+	case errors.Is(err, ErrUsage):
+		return ExitUsage
+	case errors.Is(err, ErrUnreachable):
+		return ExitUnreachable
+	}
+	return ExitFailed
+}
+
+// fault is an error with a sentence of its own.
+type fault struct {
+	text string
+	is   error
+}
+
+func (f *fault) Error() string { return f.text }
+func (f *fault) Unwrap() error { return f.is }
+
+func usage(format string, args ...any) error {
+	return &fault{fmt.Sprintf(format, args...), ErrUsage}
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pogod",
+		Short: "A durable job queue and PHP server in one process",
+		Long: `pogod runs a PHP application and its jobs: one process beside it in place of a
+queue server, a worker supervisor and a web server. Without a configuration file
+it is a single node in development mode, with its data in ./.pogod.`,
+		Example: `  pogod serve            serve the application in this directory
+  pogod status --watch   see its queues and workers at work`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		// A root that runs and checks its arguments itself makes of an unknown
+		// command an error of one line.
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return usage("there is no command %q: did you mean %q?", args[0], near[0])
+			}
+			return usage(`there is no command %q: "pogod --help" lists them`, args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetOut(p.Stdout)
+	root.SetErr(p.Stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(`%v: "%s --help" lists the flags`, err, cmd.CommandPath())
+	})
+	root.AddCommand(p.serve(), p.status(), p.version(), p.phpHost())
+	return root
+}
+
+// noArgs refuses arguments that are no flags.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(`%s takes no argument, but got %q: "%[1]s --help" lists its flags`, cmd.CommandPath(), strings.Join(args, " "))
+	}
+	return nil
+}
+
+// interruptible returns a context that SIGINT and SIGTERM end.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+}

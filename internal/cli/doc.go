@@ -1,0 +1,19 @@
+// Package cli is the command line of pogod:
+//
+//	pogod serve      the server
+//	pogod status     what a running node does
+//	pogod version    how this binary was made
+//	pogod php-host   a PHP host, which the server starts for itself; hidden
+//
+// It parses arguments, reads the configuration, prints, and maps errors to exit
+// codes; what the server does comes in through Deps. An error is one line on
+// stderr, which says what to do (one of the configuration is followed by the
+// line in question); no failure prints the usage.
+//
+// Exit codes are stable:
+//
+//	0  done
+//	1  failed
+//	2  usage: an unknown command or flag, or a bad value of one
+//	3  no node is reachable
+package cli

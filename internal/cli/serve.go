@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"pogod/internal/config"
+)
+
+func (p *program) serve() *cobra.Command {
+	var o config.Options
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the application, its queue and its workers",
+		Long: `serve runs the node: the queue, the PHP application on [web] listen (default
+127.0.0.1:8080), its workers, and status on [admin] listen (default
+127.0.0.1:8082). It ends on SIGTERM or an interrupt, when running jobs have had
+[node] shutdown_timeout to finish.
+
+The configuration is the file named by --config, or pogod.toml in the working
+directory if there is one. Without a file pogod runs as a single node in
+development mode; if the application has a queue-worker.php, it is run for the
+queue "default". POGOD_DATA_DIR, POGOD_LOG_LEVEL, POGOD_WEB_LISTEN and
+POGOD_ADMIN_LISTEN in the environment go over the file, flags over both.`,
+		Example: `  pogod serve
+  pogod serve --app ~/shop --data /tmp/shop-data
+  pogod serve --config /etc/pogod/pogod.toml`,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.File == "" {
+				if _, err := os.Stat(config.DefaultFile); !errors.Is(err, fs.ErrNotExist) {
+					o.File = config.DefaultFile
+				}
+			}
+			c, err := config.Load(o)
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%w: name a file that exists with --config, or leave it out to run without one", err)
+			}
+			if err != nil {
+				return err
+			}
+			for _, line := range c.Inert {
+				fmt.Fprintln(p.Stderr, "pogod:", line)
+			}
+			if p.Serve == nil {
+				return errors.New("this binary has no server in it: build pogod from its main package")
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return p.Serve(ctx, c)
+		},
+	}
+	cmd.Flags().StringVar(&o.File, "config", "", "configuration `file` (default pogod.toml, if there is one)")
+	cmd.Flags().StringVar(&o.Data, "data", "", "`directory` for everything that is stored, over [node] data_dir")
+	cmd.Flags().StringVar(&o.App, "app", "", "the application's `directory`, over [php] app")
+	// These fail only for a flag that does not exist.
+	_ = cmd.MarkFlagFilename("config", "toml")
+	_ = cmd.MarkFlagDirname("data")
+	_ = cmd.MarkFlagDirname("app")
+	return cmd
+}
+
+// phpHost is the command that the server starts for each of its PHP hosts.
+func (p *program) phpHost() *cobra.Command {
+	return &cobra.Command{
+		Use:    "php-host",
+		Short:  "A PHP host; the server starts it",
+		Hidden: true,
+		Args:   noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !p.HasPHP || p.PHPHost == nil {
+				return errors.New("this binary was built without PHP: build it with \"make build\"")
+			}
+			return p.PHPHost(cmd.Context())
+		},
+	}
+}

@@ -1,0 +1,294 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"pogod/internal/admin"
+)
+
+// terminal says whether a person sees what is written.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	return err == nil
+}
+
+// style is an SGR parameter of a terminal; "" is plain.
+type style string
+
+const (
+	bold   style = "1"
+	dim    style = "2"
+	red    style = "31"
+	green  style = "32"
+	yellow style = "33"
+)
+
+// paint says whether there are colours.
+type paint bool
+
+func (p paint) the(s style, text string) string {
+	if !p || s == "" || text == "" {
+		return text
+	}
+	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
+}
+
+// cell is one cell of a table.
+type cell struct {
+	text  string
+	style style
+}
+
+func plain(text string) cell { return cell{clean(text), ""} }
+
+// count is a number, in a style when it is not 0 and dim when it is.
+func count[N int | int64 | uint64](n N, s style) cell {
+	if n == 0 {
+		s = dim
+	}
+	return cell{strconv.FormatInt(int64(n), 10), s}
+}
+
+// table prints rows in columns. A header that begins with '>' puts its column to
+// the right.
+func table(w io.Writer, p paint, header []string, rows [][]cell) {
+	head := make([]cell, len(header))
+	right := make([]bool, len(header))
+	for i, h := range header {
+		right[i] = strings.HasPrefix(h, ">")
+		head[i] = cell{strings.TrimPrefix(h, ">"), dim}
+	}
+	rows = append([][]cell{head}, rows...)
+	width := make([]int, len(header))
+	for _, r := range rows {
+		for i, c := range r {
+			width[i] = max(width[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	for _, r := range rows {
+		var line strings.Builder
+		for i, c := range r {
+			if i > 0 {
+				line.WriteString("  ")
+			}
+			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c.text))
+			switch {
+			case right[i]:
+				line.WriteString(pad + p.the(c.style, c.text))
+			case i == len(r)-1: // nothing behind it needs the room
+				line.WriteString(p.the(c.style, c.text))
+			default:
+				line.WriteString(p.the(c.style, c.text) + pad)
+			}
+		}
+		fmt.Fprintln(w, line.String())
+	}
+}
+
+// view prints a status for people. Ages are as of now.
+func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
+	label := func(name, text string) { fmt.Fprintf(w, "%s  %s\n", p.the(dim, fmt.Sprintf("%-7s", name)), text) }
+	label("node", fmt.Sprintf("%s  %s, %s, pogod %s, pid %d, up %s", p.the(bold, clean(s.Node.ID)), clean(s.Node.Role),
+		clean(s.Node.Mode), clean(s.Node.Version), s.Node.PID, age(now, &s.Node.StartedAt)))
+	label("data", clean(s.Node.DataDir))
+	r := s.Raft
+	leader := "leader " + clean(r.Leader)
+	if r.Leader == "" {
+		leader = p.the(red, "no leader")
+	}
+	label("raft", fmt.Sprintf("%s, %s, term %d, commit %d, applied %d, in the file %d", clean(r.State), leader, r.Term,
+		r.CommitIndex, r.AppliedIndex, r.CommittedIndex))
+	st := s.Storage
+	log := "empty log"
+	if st.LogLastIndex > 0 {
+		log = fmt.Sprintf("log %s, entries %d to %d", size(st.LogBytes), st.LogFirstIndex, st.LogLastIndex)
+	}
+	snapshot := "no snapshot"
+	if st.SnapshotIndex > 0 {
+		snapshot = fmt.Sprintf("snapshot at %d", st.SnapshotIndex)
+	}
+	label("storage", fmt.Sprintf("file %s, %s of it free; %s; %s; %s free on disk", size(st.FileBytes), size(st.FreeBytesInFile),
+		log, snapshot, size(st.DiskFreeBytes)))
+
+	if len(r.Members) > 1 {
+		fmt.Fprintln(w)
+		members(w, r.Members, p)
+	}
+	fmt.Fprintln(w)
+	queues(w, s.Queues, now, p)
+	fmt.Fprintln(w)
+	workers(w, s.Workers, now, p)
+	fmt.Fprintln(w)
+	hosts(w, s, now, p)
+}
+
+func members(w io.Writer, list []admin.Member, p paint) {
+	var rows [][]cell
+	for _, m := range list {
+		voter := "no"
+		if m.Voter {
+			voter = "yes"
+		}
+		rows = append(rows, []cell{plain(m.ID), plain(dash(m.Address)), plain(voter), plain(strconv.FormatUint(m.Lag, 10))})
+	}
+	table(w, p, []string{"MEMBER", "ADDRESS", "VOTER", ">LAG"}, rows)
+}
+
+func queues(w io.Writer, list []admin.Queue, now time.Time, p paint) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, p.the(dim, "no queue"))
+		return
+	}
+	var rows [][]cell
+	for _, q := range list {
+		name := plain(q.Queue)
+		if !q.Ready {
+			name = cell{name.text + " (not ready)", yellow}
+		}
+		rows = append(rows, []cell{
+			name, count(q.Pending, ""), count(q.Delayed, ""), count(q.Reserved, green),
+			count(q.Failed, red), count(q.Acked, ""), plain(age(now, q.OldestPendingAt)),
+		})
+	}
+	table(w, p, []string{"QUEUE", ">READY", ">DELAYED", ">RESERVED", ">FAILED", ">ACKED", ">OLDEST"}, rows)
+}
+
+func workers(w io.Writer, list []admin.Worker, now time.Time, p paint) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, p.the(dim, "no worker: name one with [[worker]] in pogod.toml"))
+		return
+	}
+	var rows [][]cell
+	for _, k := range list {
+		rows = append(rows, []cell{
+			plain(k.Name), plain(filepath.Base(k.Script)), plain(strings.Join(k.Queues, ",")), plain(k.Host),
+			count(k.Threads, ""), count(k.Waiting, ""), count(k.Running, green), count(k.Restarts, yellow),
+		})
+	}
+	table(w, p, []string{"WORKER", "SCRIPT", "QUEUES", "HOST", ">THREADS", ">WAITING", ">RUNNING", ">RESTARTS"}, rows)
+	for _, k := range list {
+		if k.LastError == "" {
+			continue
+		}
+		when := ""
+		if k.LastErrorAt != nil {
+			when = " " + age(now, k.LastErrorAt) + " ago"
+		}
+		fmt.Fprintln(w, p.the(red, fmt.Sprintf("%s failed%s: %s", clean(k.Name), when, cut(clean(k.LastError), 200))))
+	}
+}
+
+func hosts(w io.Writer, s *admin.Status, now time.Time, p paint) {
+	if len(s.PHP.Hosts) == 0 {
+		why := "no PHP host"
+		if !s.Build.PHP {
+			why = "built without PHP: this node serves the queue only"
+		}
+		fmt.Fprintln(w, p.the(dim, why))
+		return
+	}
+	var rows [][]cell
+	for _, h := range s.PHP.Hosts {
+		state := cell{clean(h.State), yellow}
+		switch h.State {
+		case "ready":
+			state.style = green
+		case "down":
+			state.style = red
+		}
+		pid := "-"
+		if h.PID != 0 {
+			pid = strconv.Itoa(h.PID)
+		}
+		rows = append(rows, []cell{
+			plain(h.Name), state, plain(pid), plain(age(now, h.StartedAt)), count(h.Restarts, yellow),
+			plain(dash(cut(clean(h.LastExit), 100))),
+		})
+	}
+	name := "PHP HOST"
+	if s.PHP.Version != "" {
+		name = "PHP " + clean(s.PHP.Version) + " HOST"
+	}
+	table(w, p, []string{name, "STATE", ">PID", ">UP", ">RESTARTS", "LAST EXIT"}, rows)
+}
+
+// age writes how long ago something was, in two units at most; "-" for never.
+func age(now time.Time, at *time.Time) string {
+	if at == nil || at.IsZero() {
+		return "-"
+	}
+	s := max(0, int64(now.Sub(*at)/time.Second)) // another machine's clock may be ahead
+	two := func(n int64, unit string, rest int64, less string) string {
+		if rest == 0 {
+			return fmt.Sprintf("%d%s", n, unit)
+		}
+		return fmt.Sprintf("%d%s%d%s", n, unit, rest, less)
+	}
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return two(s/60, "m", s%60, "s")
+	case s < 86400:
+		return two(s/3600, "h", s%3600/60, "m")
+	}
+	return two(s/86400, "d", s%86400/3600, "h")
+}
+
+// size writes bytes in units of 1024.
+func size(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n)/1024, 0
+	for f >= 1023.5 && unit < 4 {
+		f, unit = f/1024, unit+1
+	}
+	digits := 1
+	if f >= 99.95 {
+		digits = 0
+	}
+	return fmt.Sprintf("%.*f %ciB", digits, f, "KMGTP"[unit])
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// cut shortens a text to some characters.
+func cut(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// clean makes a text of elsewhere one line that cannot move the cursor.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}

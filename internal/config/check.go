@@ -1,0 +1,328 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The checks of single values. Their errors begin with a verb, so that the name
+// of the key goes before: "[web] listen" + " must be host:port".
+
+// CheckName returns nil for a good name of a queue or a worker: 1 to MaxName
+// bytes of UTF-8 without control characters, spaces and '/'.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("must not be empty")
+	case len(name) > MaxName:
+		return fmt.Errorf("must be at most %d bytes, not %d", MaxName, len(name))
+	case !utf8.ValidString(name):
+		return errors.New("must be UTF-8")
+	case strings.ContainsFunc(name, func(r rune) bool { return r == '/' || unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("must have no '/', no space and no control character, but is %q", name)
+	}
+	return nil
+}
+
+func checkListen(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf(`must be host:port, as "127.0.0.1:8080", not %q`, addr)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("must have a port from 0 to 65535, not %q", port)
+	} else if strconv.FormatUint(n, 10) != port {
+		return fmt.Errorf("must have a plain port number, not %q", port)
+	}
+	if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == '/' || !unicode.IsPrint(r) }) {
+		return fmt.Errorf("must have a host name or an IP address, not %q", host)
+	}
+	return nil
+}
+
+// checkAdminListen keeps the admin endpoint on loopback: it asks nobody who he
+// is yet.
+func checkAdminListen(addr string) error {
+	if err := checkListen(addr); err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf(`must be on loopback, as "127.0.0.1:8082", not %q: it has no tokens yet, so reach it from elsewhere by a tunnel or a proxy that asks for a password`, addr)
+}
+
+func oneOf(words ...string) func(string) error {
+	return func(s string) error {
+		if slices.Contains(words, s) {
+			return nil
+		}
+		err := fmt.Errorf("must be %s, not %q", quotedList(words), s)
+		if w := nearest(s, slices.Clone(words)); w != "" {
+			err = fmt.Errorf("%w: did you mean %q?", err, w)
+		}
+		return err
+	}
+}
+
+func quotedList(words []string) string {
+	var b strings.Builder
+	for i, w := range words {
+		switch {
+		case i == 0:
+		case i == len(words)-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(w))
+	}
+	return b.String()
+}
+
+func checkPath(path string) error {
+	switch {
+	case path == "":
+		return errors.New("must not be empty")
+	case strings.ContainsRune(path, 0):
+		return errors.New("must have no NUL character")
+	case path == "~" || strings.HasPrefix(path, "~/"):
+		return fmt.Errorf("must be a plain path, not %q: write the home directory out", path)
+	}
+	return nil
+}
+
+func checkIndex(path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if !filepath.IsLocal(path) || path == "." {
+		return fmt.Errorf("must be a file in [web] root, not %q", path)
+	}
+	return nil
+}
+
+// memoryLimit is PHP's shorthand for bytes.
+var memoryLimit = regexp.MustCompile(`^(-1|[0-9]{1,15}[KMGkmg]?)$`)
+
+func checkMemoryLimit(s string) error {
+	if memoryLimit.MatchString(s) {
+		return nil
+	}
+	return fmt.Errorf(`must be PHP's memory_limit, as "256M", or "-1" for no limit, not %q`, s)
+}
+
+func checkIni(name, text string) error {
+	switch {
+	case name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '=' || r == ';' || !unicode.IsPrint(r) }):
+		return fmt.Errorf("must have names of php.ini settings, not %q", name)
+	case strings.ContainsAny(text, "\x00\r\n"):
+		return fmt.Errorf("must have values of one line, but that of %q has more", name)
+	}
+	return nil
+}
+
+func checkEnv(name, text string) error {
+	switch {
+	case name == "" || strings.ContainsAny(name, "=\x00"):
+		return fmt.Errorf("must have names of variables, not %q", name)
+	case strings.ContainsRune(text, 0):
+		return fmt.Errorf("must have values without NUL, but that of %q has one", name)
+	}
+	return nil
+}
+
+// bounds of a number, both included.
+type bounds struct{ least, most int64 }
+
+func (b bounds) check(n int64) error {
+	if n < b.least || n > b.most {
+		return fmt.Errorf("must be %d to %d, not %d", b.least, b.most, n)
+	}
+	return nil
+}
+
+// stretch is the bounds of a duration, both included.
+type stretch struct{ least, most time.Duration }
+
+func (s stretch) check(d time.Duration) error {
+	if d < s.least || d > s.most {
+		return fmt.Errorf("must be %s to %s, not %s", short(s.least), short(s.most), short(d))
+	}
+	return nil
+}
+
+// short writes a duration as one would write it into the file: 1h, not 1h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+var (
+	pageThreads    = bounds{1, MaxThreads}
+	workerThreads  = bounds{0, MaxThreads}
+	attemptBounds  = bounds{0, 1_000_000}
+	countBounds    = bounds{0, 1 << 60}
+	shutdownBounds = stretch{0, time.Hour}
+	pushBounds     = stretch{100 * time.Millisecond, 10 * time.Minute}
+	attemptTime    = stretch{100 * time.Millisecond, 8760 * time.Hour}
+	backoffTime    = stretch{0, 8760 * time.Hour}
+)
+
+const maxBackoff = 100 // entries
+
+func checkPayloadBytes(n int64) error {
+	if n < 1 || n > MaxPayloadBytes {
+		return fmt.Errorf("must be 1 to %d (15 MiB, so that a job fits into one entry of the log), not %d: keep larger things in a file or an object store and push their name", MaxPayloadBytes, n)
+	}
+	return nil
+}
+
+// Validate checks every value again, and those that depend on each other.
+// Load has called it: a Config that Load returned is valid until it is changed.
+func (c *Config) Validate() error {
+	var all checks
+	all.add("[node] data_dir", checkAbs(c.Node.DataDir))
+	all.add("[node] socket", checkAbs(c.Node.Socket), checkSocket(c.Node.Socket))
+	all.add("[node] mode", oneOf(ModeDevelopment, ModeProduction)(c.Node.Mode))
+	all.add("[node] log_level", logLevel(c.Node.LogLevel))
+	all.add("[node] log_format", logFormat(c.Node.LogFormat))
+	all.add("[node] shutdown_timeout", shutdownBounds.check(c.Node.ShutdownTimeout))
+	all.add("[node] push_timeout", pushBounds.check(c.Node.PushTimeout))
+	all.add("[php] app", checkAbs(c.PHP.App))
+	for k, v := range c.PHP.Ini {
+		all.add("[php] ini", checkIni(k, v))
+	}
+	if c.PHP.MemoryLimit != "" {
+		all.add("[php] memory_limit", checkMemoryLimit(c.PHP.MemoryLimit))
+	}
+	all.add("[web] listen", checkListen(c.Web.Listen))
+	all.add("[web] root", checkAbs(c.Web.Root), checkWithin(c.PHP.App, c.Web.Root))
+	all.add("[web] index", checkIndex(c.Web.Index))
+	all.add("[web] threads", pageThreads.check(int64(c.Web.Threads)))
+	all.add("[admin] listen", checkAdminListen(c.Admin.Listen), checkApart(c.Admin.Listen, c.Web.Listen))
+	all.queue("[queue]", c.Queue.Defaults)
+	for i, q := range c.Queue.Declared {
+		all.add("[queue] the name of a queue", CheckName(q.Name))
+		if i > 0 && q.Name <= c.Queue.Declared[i-1].Name {
+			all.add("[queue]", fmt.Errorf("must be sorted and have no queue twice, not %q", q.Name))
+		}
+		all.queue("[queue."+q.Name+"]", q)
+	}
+	if _, ok := c.Queue.Lookup(defaultName); !ok {
+		all.add("[queue]", fmt.Errorf("must have the queue %q", defaultName))
+	}
+	names := map[string]bool{}
+	for _, w := range c.Workers {
+		all.add("[[worker]] name", CheckName(w.Name))
+		if names[w.Name] {
+			all.add("[[worker]] name", fmt.Errorf("must be unique, not %q twice", w.Name))
+		}
+		names[w.Name] = true
+		all.add("[[worker]] script", checkAbs(w.Script))
+		all.add("[[worker]] threads", workerThreads.check(int64(w.Threads)))
+		all.add("[[worker]] queues", checkQueues(w.Queues))
+		for _, q := range w.Queues {
+			if _, ok := c.Queue.Lookup(q); !ok {
+				all.add("[queue]", fmt.Errorf("must have the queue %q of worker %q", q, w.Name))
+			}
+		}
+		for k, v := range w.Env {
+			all.add("[[worker]] env", checkEnv(k, v))
+		}
+	}
+	return all.first
+}
+
+// checks keeps the first error of many checks.
+type checks struct{ first error }
+
+func (a *checks) add(key string, errs ...error) {
+	for _, err := range errs {
+		if err != nil && a.first == nil {
+			a.first = (*document)(nil).fault(span{}, "%s %v", key, err)
+		}
+	}
+}
+
+func (a *checks) queue(table string, q Queue) {
+	a.add(table+" max_payload_bytes", checkPayloadBytes(int64(q.MaxPayloadBytes)))
+	a.add(table+" visibility_timeout", attemptTime.check(q.VisibilityTimeout))
+	a.add(table+" max_attempts", attemptBounds.check(int64(q.MaxAttempts)))
+	a.add(table+" max_messages", countBounds.check(q.MaxMessages))
+	a.add(table+" max_bytes", countBounds.check(q.MaxBytes))
+	if len(q.Backoff) > maxBackoff {
+		a.add(table+" backoff", fmt.Errorf("must have at most %d entries, not %d", maxBackoff, len(q.Backoff)))
+	}
+	for _, d := range q.Backoff {
+		a.add(table+" backoff", backoffTime.check(d))
+	}
+}
+
+var (
+	logLevel  = oneOf("debug", "info", "warn", "error")
+	logFormat = oneOf("text", "json")
+)
+
+func checkAbs(path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("must be an absolute path by now, not %q", path)
+	}
+	return nil
+}
+
+func checkSocket(path string) error {
+	if len(path) > MaxSocketPath {
+		return fmt.Errorf(`must be at most %d bytes, the longest path of a unix socket, but %s has %d: set [node] socket to a shorter path, as "/run/pogod/pogod.sock", or move data_dir`, MaxSocketPath, path, len(path))
+	}
+	return nil
+}
+
+func checkWithin(app, root string) error {
+	if rel, err := filepath.Rel(app, root); err != nil || !filepath.IsLocal(rel) {
+		return fmt.Errorf("must be in the application, %s, but is %s: move it there, or set [php] app", app, root)
+	}
+	return nil
+}
+
+func checkApart(admin, web string) error {
+	if admin == web && !strings.HasSuffix(admin, ":0") {
+		return fmt.Errorf("must not be [web] listen, %s: give one of them another port", web)
+	}
+	return nil
+}
+
+func checkQueues(names []string) error {
+	if len(names) == 0 {
+		return errors.New("must name a queue: leave the key out for the queue \"default\"")
+	}
+	for i, n := range names {
+		if err := CheckName(n); err != nil {
+			return err
+		}
+		if slices.Contains(names[:i], n) {
+			return fmt.Errorf("must name each queue once, not %q twice", n)
+		}
+	}
+	return nil
+}

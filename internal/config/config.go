@@ -1,0 +1,246 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// DefaultFile is the configuration file that the server uses when none is named
+// and the working directory has one.
+const DefaultFile = "pogod.toml"
+
+// Values of Node.Mode.
+const (
+	ModeDevelopment = "development" // the default without a file
+	ModeProduction  = "production"  // the default with a file
+)
+
+// Config is a checked configuration. All paths in it are absolute.
+type Config struct {
+	// File is the path of the file that was read; "" means none was.
+	File string
+
+	Node    Node
+	PHP     PHP
+	Web     Web
+	Queue   Queues
+	Workers []Worker // [[worker]], in the order of the file; empty: no worker runs
+	Admin   Admin
+
+	// Inert names, with file and line, what is in the file but not built yet, as
+	// `pogod.toml:12: [[schedule]] is not built yet and has no effect`. Each
+	// section and key is named once, in the order of the file.
+	Inert []string
+}
+
+// Node is the section [node].
+type Node struct {
+	// DataDir holds everything that the node stores. Default ".pogod".
+	DataDir string
+	// Socket is the unix socket that PHP and the command line connect to, at
+	// most MaxSocketPath bytes. Default "pogod.sock" in DataDir.
+	Socket string
+	// Mode is ModeDevelopment or ModeProduction. Default: development without a
+	// file, production with one.
+	Mode string
+	// LogLevel is "debug", "info", "warn" or "error". Default "info".
+	LogLevel string
+	// LogFormat is "text" or "json". Default "text".
+	LogFormat string
+	// ShutdownTimeout is how long running jobs and requests may go on after
+	// SIGTERM, 0 to 1h. Default 30s; 0 interrupts them at once.
+	ShutdownTimeout time.Duration
+	// PushTimeout is how long a push waits for its commit before it answers 5,
+	// 100ms to 10m. Default 10s.
+	PushTimeout time.Duration
+}
+
+// PHP is the section [php].
+type PHP struct {
+	// App is the application's root and PHP's working directory. Default ".".
+	App string
+	// Ini are php.ini settings that go over all files. Booleans are "1" and
+	// "0". Default: none.
+	Ini map[string]string
+	// MemoryLimit is PHP's memory_limit, as "256M"; "-1" is unlimited. Default
+	// "": what php.ini says, or PHP's own 128M.
+	MemoryLimit string
+}
+
+// Web is the section [web].
+type Web struct {
+	// Listen is the address of the application's web server, host:port; port 0
+	// takes a free one. Default "127.0.0.1:8080".
+	Listen string
+	// Root is what the web may see, in PHP.App. Default "public".
+	Root string
+	// Index is the script in Root for every path that is no file. Default
+	// "index.php".
+	Index string
+	// Threads is the number of PHP threads for pages, 1 to MaxThreads. Default:
+	// twice GOMAXPROCS, for a page waits for its database or a commit half of
+	// its time, and at least 4.
+	Threads int
+}
+
+// Queues is the section [queue].
+type Queues struct {
+	// AutoCreate says whether a push to a queue that is not declared declares
+	// it, with Defaults. Default: false with a file, true without.
+	AutoCreate bool
+	// Defaults are the settings of a queue that does not say otherwise; its Name
+	// is "".
+	Defaults Queue
+	// Declared are all queues, sorted by name: those with a table of their own,
+	// those that a worker names, and "default".
+	Declared []Queue
+}
+
+// Lookup returns the declared queue of this name.
+func (q *Queues) Lookup(name string) (Queue, bool) {
+	for _, d := range q.Declared {
+		if d.Name == name {
+			return d, true
+		}
+	}
+	return Queue{}, false
+}
+
+// Queue is the settings of one queue: a table [queue.NAME].
+type Queue struct {
+	// Name obeys CheckName.
+	Name string
+	// MaxPayloadBytes is the largest payload of a job, in bytes, 1 to
+	// MaxPayloadBytes. Default 1048576 (1 MiB).
+	MaxPayloadBytes int
+	// VisibilityTimeout is the hard limit of an attempt, 100ms to 8760h. Default
+	// 90s.
+	VisibilityTimeout time.Duration
+	// MaxAttempts is how many attempts a job has before it is failed, 0 to
+	// 1000000. Default 3; 0 is unlimited.
+	MaxAttempts int
+	// Backoff is the wait before the second attempt, the third, and so on; the
+	// last one goes for all later ones. At most 100 of 0 to 8760h each. Default
+	// 1s, 10s; empty: no wait.
+	Backoff []time.Duration
+	// MaxMessages is how many ready, delayed and reserved jobs the queue takes.
+	// Default 0: unlimited.
+	MaxMessages int64
+	// MaxBytes is how many bytes of payload these jobs may have together.
+	// Default 0: unlimited.
+	MaxBytes int64
+}
+
+// Worker is one [[worker]]: a PHP script that handles jobs.
+type Worker struct {
+	// Name obeys CheckName and is unique. Default "default".
+	Name string
+	// Script is the PHP file, which need not exist yet. Default
+	// "queue-worker.php" in PHP.App.
+	Script string
+	// Queues are the queues that it takes jobs from, the most urgent first; at
+	// least one, none twice. Default: "default".
+	Queues []string
+	// Threads is how many jobs it handles at once here, 0 to MaxThreads. 0: its
+	// threads come from outside, from the php command line. Default 4,
+	// in development 2.
+	Threads int
+	// Env is added to $_SERVER and getenv(). Default: none.
+	Env map[string]string
+}
+
+// Admin is the section [admin].
+type Admin struct {
+	// Listen is the address of status and health, host:port, on loopback, for
+	// there is no token yet; port 0 takes a free one. Default "127.0.0.1:8082".
+	Listen string
+}
+
+// Options says what Load reads.
+type Options struct {
+	// File is the configuration file; "" means none.
+	File string
+	// Data overrides [node] data_dir; "" does not.
+	Data string
+	// App overrides [php] app; "" does not.
+	App string
+	// Env looks up a variable of the environment; nil is os.LookupEnv. An empty
+	// variable counts as absent.
+	Env func(name string) (value string, ok bool)
+	// Dir is what relative paths of the options and the environment are
+	// relative to; "" is the working directory.
+	Dir string
+}
+
+// Load reads the configuration, puts the environment and the flags over it, and
+// checks it. What is wrong with a value is an *Error, for which errors.Is says
+// ErrInvalid; a file that cannot be read is another error, for which errors.Is
+// says fs.ErrNotExist when there is none.
+func Load(o Options) (*Config, error) {
+	if o.Env == nil {
+		o.Env = os.LookupEnv
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("the working directory is not known: %w", err)
+	}
+	o.Dir = dir
+	if o.File == "" {
+		return build(o, nil)
+	}
+	data, err := read(resolve(o.Dir, o.File))
+	if err != nil {
+		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
+	}
+	return build(o, &document{name: o.File, data: data})
+}
+
+// maxFile is the largest file that is read, in bytes.
+const maxFile = 1 << 20
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is larger than 1 MiB: it is not a configuration file", path)
+	}
+	return data, err
+}
+
+// build makes a Config of a file's bytes, or of none.
+func build(o Options, doc *document) (*Config, error) {
+	c, base := defaults(doc != nil), o.Dir
+	d := &decoder{doc: doc, cfg: c, at: map[string]span{}, noted: map[string]bool{}}
+	if doc != nil {
+		c.File = resolve(o.Dir, o.File)
+		base = filepath.Dir(c.File)
+		if err := d.document(); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.override(o, base); err != nil {
+		return nil, err
+	}
+	if err := d.complete(base); err != nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// resolve makes a path absolute without following symbolic links.
+func resolve(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, path)
+}

@@ -1,0 +1,421 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write what the tests see into testdata")
+
+// vars is an environment.
+type vars map[string]string
+
+func (v vars) lookup(name string) (string, bool) { s, ok := v[name]; return s, ok }
+
+// parsed builds a Config of a text, as the file /srv/app/pogod.toml.
+func parsed(t *testing.T, text string, env vars) *Config {
+	t.Helper()
+	c, err := build(Options{File: "pogod.toml", Dir: "/srv/app", Env: env.lookup}, &document{name: "pogod.toml", data: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestWrong(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/wrong/*.toml")
+	if err != nil || len(files) < 50 {
+		t.Fatal(len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".toml"), func(t *testing.T) {
+			t.Parallel()
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := build(Options{File: "pogod.toml", Dir: "/srv/app", Env: vars{}.lookup}, &document{name: "pogod.toml", data: data})
+			if err == nil {
+				t.Fatalf("accepted: %+v", c)
+			}
+			var e *Error
+			if !errors.As(err, &e) || !errors.Is(err, ErrInvalid) {
+				t.Fatalf("%T: %v", err, err)
+			}
+			golden := strings.TrimSuffix(file, ".toml") + ".txt"
+			got := err.Error() + "\n"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got\n%swant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestWithoutFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, err := Load(Options{Dir: dir, Env: vars{}.lookup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	threads := c.Web.Threads
+	if threads < 4 || threads > MaxThreads {
+		t.Errorf("%d threads", threads)
+	}
+	def := Queue{
+		Name: "default", MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Second, MaxAttempts: 3,
+		Backoff: []time.Duration{time.Second, 10 * time.Second},
+	}
+	every := def
+	every.Name = ""
+	want := &Config{
+		Node: Node{
+			DataDir: dir + "/.pogod", Socket: dir + "/.pogod/pogod.sock", Mode: ModeDevelopment, LogLevel: "info",
+			LogFormat: "text", ShutdownTimeout: 30 * time.Second, PushTimeout: 10 * time.Second,
+		},
+		PHP:   PHP{App: dir, Ini: map[string]string{}},
+		Web:   Web{Listen: "127.0.0.1:8080", Root: dir + "/public", Index: "index.php", Threads: threads},
+		Queue: Queues{AutoCreate: true, Defaults: every, Declared: []Queue{def}},
+		Admin: Admin{Listen: "127.0.0.1:8082"},
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", c, want)
+	}
+}
+
+func TestWorkerWithoutFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/shop", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/shop/queue-worker.php", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(Options{Dir: dir, App: "shop", Env: vars{}.lookup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Worker{{Name: "default", Script: dir + "/shop/queue-worker.php", Queues: []string{"default"}, Threads: 2, Env: map[string]string{}}}
+	if !reflect.DeepEqual(c.Workers, want) {
+		t.Errorf("%+v", c.Workers)
+	}
+	// With a file there is no such guess.
+	if err := os.WriteFile(dir+"/shop/pogod.toml", []byte("[node]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err = Load(Options{Dir: dir, File: "shop/pogod.toml", Env: vars{}.lookup})
+	if err != nil || len(c.Workers) != 0 {
+		t.Error(c, err)
+	}
+	if c.File != dir+"/shop/pogod.toml" || c.PHP.App != dir+"/shop" || c.Node.DataDir != dir+"/shop/.pogod" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestFile(t *testing.T) {
+	t.Parallel()
+	c := parsed(t, `
+# Queues first: the defaults that come below go for them all the same.
+[queue.mail]
+max_messages = 1_000
+[queue]
+auto_create = true
+max_attempts = 0
+backoff = []
+max_bytes = 0x10000
+visibility_timeout = "1h30m"
+[queue."größe.1"]
+backoff = ["500ms"]
+max_attempts = 7
+max_payload_bytes = 15728640
+[node]
+data_dir = "../data"
+socket = "run/p.sock"
+log_level = "debug"
+log_format = "json"
+shutdown_timeout = "0s"
+push_timeout = "1m"
+[php]
+app = "current"
+memory_limit = -1
+[php.ini]
+opcache.enable_cli = true
+opcache.jit.debug = 0
+"date.timezone" = "Europe/Berlin"
+precision = 1_4
+[web]
+listen = "0.0.0.0:0"
+root = "."
+index = "sub/app.php"
+threads = 1
+[admin]
+listen = "[::1]:9000"
+[[worker]]
+[[worker]]
+name = "slow"
+script = "/opt/slow.php"
+queues = ["imports", "mail"]
+threads = 1024
+env = { A = "", "b c" = "ü" }
+`, nil)
+	def := Queue{MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Minute, Backoff: []time.Duration{}, MaxBytes: 65536}
+	named := func(name string) Queue { q := def; q.Name = name; return q }
+	mail := named("mail")
+	mail.MaxMessages = 1000
+	size := named("größe.1")
+	size.MaxAttempts, size.Backoff, size.MaxPayloadBytes = 7, []time.Duration{500 * time.Millisecond}, 15<<20
+	want := &Config{
+		File: "/srv/app/pogod.toml",
+		Node: Node{
+			DataDir: "/srv/data", Socket: "/srv/app/run/p.sock", Mode: ModeProduction, LogLevel: "debug", LogFormat: "json",
+			PushTimeout: time.Minute,
+		},
+		PHP: PHP{App: "/srv/app/current", MemoryLimit: "-1", Ini: map[string]string{
+			"opcache.enable_cli": "1",
+			"opcache.jit.debug":  "0", "date.timezone": "Europe/Berlin", "precision": "14",
+		}},
+		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1},
+		Queue: Queues{AutoCreate: true, Defaults: def, Declared: []Queue{named("default"), size, named("imports"), mail}},
+		Workers: []Worker{
+			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Env: map[string]string{}},
+			{Name: "slow", Script: "/opt/slow.php", Queues: []string{"imports", "mail"}, Threads: 1024, Env: map[string]string{"A": "", "b c": "ü"}},
+		},
+		Admin: Admin{Listen: "[::1]:9000"},
+	}
+	// "größe.1" sorts behind "default" and before "imports".
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", c, want)
+	}
+	if q, ok := c.Queue.Lookup("mail"); !ok || q.MaxMessages != 1000 {
+		t.Error(q, ok)
+	}
+	if q, ok := c.Queue.Lookup("nobody"); ok {
+		t.Error(q)
+	}
+}
+
+func TestDevelopmentThreads(t *testing.T) {
+	t.Parallel()
+	// The mode is below the worker, and still counts.
+	c := parsed(t, "[[worker]]\n[node]\nmode = \"development\"\n", nil)
+	if c.Workers[0].Threads != 2 || c.Queue.AutoCreate {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestInert(t *testing.T) {
+	t.Parallel()
+	c := parsed(t, `[node]
+id = "a"
+min_free_bytes = 1
+[queue]
+retain_failed = "168h"
+[queue.mail]
+rate = "100/s"
+[[schedule]]
+name = "a"
+cron = "* * * * *"
+[[schedule]]
+name = "b"
+[[worker]]
+host = "jobs"
+[[worker]]
+name = "b"
+host = "imports"
+[[pool]]
+[[websocket.app]]
+id = "chat"
+[websocket]
+ping = "10s"
+[cluster]
+join = ["node1:8083"]
+[web]
+tls = { cert = "a", key = "b" }
+[admin]
+dashboard = true
+[php]
+extension_dir = "x"
+`, nil)
+	got := strings.Join(c.Inert, "\n")
+	want := strings.TrimSpace(strings.ReplaceAll(`
+pogod.toml:2: [node] id @
+pogod.toml:3: [node] min_free_bytes @
+pogod.toml:5: [queue] retain_failed @
+pogod.toml:7: [queue.mail] rate @
+pogod.toml:8: [[schedule]] @
+pogod.toml:14: [[worker]] host @
+pogod.toml:18: [[pool]] @
+pogod.toml:21: [websocket] @
+pogod.toml:19: [[websocket.app]] @
+pogod.toml:23: [cluster] @
+pogod.toml:26: [web] tls @
+pogod.toml:28: [admin] dashboard @
+pogod.toml:30: [php] extension_dir @
+`, "@", "is not built yet and has no effect"))
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if c := parsed(t, "[[websocket.app]]\n", nil); len(c.Inert) != 1 || !strings.Contains(c.Inert[0], "[[websocket.app]]") {
+		t.Error(c.Inert)
+	}
+}
+
+func TestOverride(t *testing.T) {
+	t.Parallel()
+	env := vars{"POGOD_DATA_DIR": "env/data", "POGOD_LOG_LEVEL": "warn", "POGOD_WEB_LISTEN": "0.0.0.0:80", "POGOD_ADMIN_LISTEN": "localhost:1"}
+	text := "[node]\ndata_dir = \"x\"\nlog_level = \"error\"\n[web]\nlisten = \":1\"\nroot = \"pub\"\n[php]\napp = \"a\"\n"
+	doc := func() *document { return &document{name: "conf/pogod.toml", data: []byte(text)} }
+	o := Options{File: "conf/pogod.toml", Dir: "/srv", Env: env.lookup}
+	c, err := build(o, doc())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Node.DataDir != "/srv/env/data" || c.Node.Socket != "/srv/env/data/pogod.sock" || c.Node.LogLevel != "warn" ||
+		c.Web.Listen != "0.0.0.0:80" || c.Admin.Listen != "localhost:1" || c.Web.Root != "/srv/conf/a/pub" {
+		t.Errorf("%+v", c)
+	}
+	o.Data, o.App = "flag", "elsewhere"
+	if c, err = build(o, doc()); err != nil || c.Node.DataDir != "/srv/flag" || c.Web.Root != "/srv/elsewhere/pub" {
+		t.Errorf("%+v %v", c, err)
+	}
+	// An empty variable is none.
+	o.Data, o.Env = "", vars{"POGOD_DATA_DIR": "", "POGOD_LOG_LEVEL": ""}.lookup
+	if c, err = build(o, doc()); err != nil || c.Node.DataDir != "/srv/conf/x" || c.Node.LogLevel != "error" {
+		t.Errorf("%+v %v", c, err)
+	}
+	for name, value := range map[string]string{"POGOD_DATA_DIR": "~/x", "POGOD_LOG_LEVEL": "loud", "POGOD_WEB_LISTEN": "80", "POGOD_ADMIN_LISTEN": ":8082"} {
+		_, err := build(Options{Dir: "/srv", Env: vars{name: value}.lookup}, nil)
+		if !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), "the environment's "+name+" must ") {
+			t.Errorf("%s=%s: %v", name, value, err)
+		}
+	}
+	// What the environment says is not blamed on the file.
+	long := "/" + strings.Repeat("d", 120)
+	_, err = build(Options{Dir: "/srv", File: "f", Env: vars{"POGOD_DATA_DIR": long}.lookup}, doc())
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "set [node] socket to a shorter path") {
+		t.Error(err)
+	}
+	if _, err = build(Options{Dir: "/srv", Data: "a\x00", Env: vars{}.lookup}, nil); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+}
+
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := Load(Options{Dir: dir, File: "pogod.toml"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := Load(Options{Dir: dir, File: "."}); err == nil || errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	if err := os.WriteFile(dir+"/big", make([]byte, maxFile+1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(Options{Dir: dir, File: "big"}); err == nil || !strings.Contains(err.Error(), "larger than 1 MiB") {
+		t.Error(err)
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	t.Parallel()
+	for name, good := range map[string]bool{
+		"default": true, "größe": true, "a:b.c-d_e": true, strings.Repeat("q", 128): true, "\U0001F4E8": true,
+		"": false, "a b": false, "a/b": false, "a\x00": false, "a\x7f": false, "a\u00a0b": false, "a\u0085": false,
+		strings.Repeat("q", 129): false, "\xff": false, "\n": false,
+	} {
+		if err := CheckName(name); (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*Config){
+		"data_dir":  func(c *Config) { c.Node.DataDir = "relative" },
+		"socket":    func(c *Config) { c.Node.Socket = "/" + strings.Repeat("s", 107) },
+		"mode":      func(c *Config) { c.Node.Mode = "" },
+		"push":      func(c *Config) { c.Node.PushTimeout = 0 },
+		"ini":       func(c *Config) { c.PHP.Ini["a\nb"] = "1" },
+		"root":      func(c *Config) { c.Web.Root = "/etc" },
+		"threads":   func(c *Config) { c.Web.Threads = 0 },
+		"admin":     func(c *Config) { c.Admin.Listen = ":1" },
+		"payload":   func(c *Config) { c.Queue.Defaults.MaxPayloadBytes = MaxPayloadBytes + 1 },
+		"attempts":  func(c *Config) { c.Queue.Declared[0].MaxAttempts = -1 },
+		"backoff":   func(c *Config) { c.Queue.Declared[0].Backoff = []time.Duration{-1} },
+		"default":   func(c *Config) { c.Queue.Declared = nil },
+		"sorted":    func(c *Config) { c.Queue.Declared = append(c.Queue.Declared, c.Queue.Declared[0]) },
+		"worker":    func(c *Config) { c.Workers = append(c.Workers, Worker{Name: "w", Script: "/s", Threads: 1}) },
+		"undefined": func(c *Config) { c.Workers[0].Queues = []string{"nobody"} },
+		"env":       func(c *Config) { c.Workers[0].Env["a=b"] = "" },
+	} {
+		c := parsed(t, "[[worker]]\n", nil)
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		spoil(c)
+		if err := c.Validate(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestByteOrderMark(t *testing.T) {
+	t.Parallel()
+	if c := parsed(t, "\xEF\xBB\xBF[web]\r\nthreads = 3\r\n", nil); c.Web.Threads != 3 {
+		t.Error(c.Web)
+	}
+}
+
+// FuzzLoad wants of any bytes an *Error or a Config that validates.
+func FuzzLoad(f *testing.F) {
+	files, _ := filepath.Glob("testdata/wrong/*.toml")
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("[queue]\nmax_attempts = 0\n[queue.a]\nbackoff = []\n[[worker]]\nqueues = ['b']\n[[websocket.app]]\n[php.ini]\na.b = 1\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := build(Options{File: "f", Dir: "/srv/app", Env: vars{}.lookup}, &document{name: "f", data: data})
+		if err != nil {
+			var e *Error
+			if !errors.As(err, &e) {
+				t.Fatalf("%T: %v", err, err)
+			}
+			for _, r := range err.Error() {
+				if r < ' ' && r != '\n' && r != '\t' {
+					t.Fatalf("control character in %q", err)
+				}
+			}
+			if strings.Count(err.Error(), "\n") > 2 {
+				t.Fatalf("too many lines: %q", err)
+			}
+			return
+		}
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,327 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// decoder fills a Config from a document, whose places it keeps for the checks
+// that come after.
+type decoder struct {
+	doc   *document       // nil without a file
+	cfg   *Config         // what is filled
+	at    map[string]span // "[node] socket": where the file says it
+	noted map[string]bool // what is in Inert
+}
+
+// document decodes the whole file.
+func (d *decoder) document() error {
+	root, err := parse(d.doc)
+	if err != nil {
+		return err
+	}
+	c := d.cfg
+	for _, e := range root.entries {
+		s, ok := sections[e.key]
+		if !ok {
+			return d.unknown("", e, slices.Collect(maps.Keys(sections)))
+		}
+		if err := d.shape(e, s.list); err != nil {
+			return err
+		}
+		switch name := header(e.key); {
+		case s.keys != nil:
+			err = d.unbuilt(name, e, s)
+		case e.key == "queue":
+			err = d.queues(e.val)
+		case e.key == "worker":
+			err = d.workers(e.val)
+		case e.key == "node":
+			err = d.table(name, e.val, nodeFields(&c.Node))
+		case e.key == "php":
+			err = d.table(name, e.val, phpFields(&c.PHP))
+		case e.key == "web":
+			err = d.table(name, e.val, webFields(&c.Web))
+		case e.key == "admin":
+			err = d.table(name, e.val, adminFields(&c.Admin))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shape refuses [name] where [[name]] is meant, and the other way round. An
+// empty list of tables may also be written as name = [].
+func (d *decoder) shape(e *entry, list bool) error {
+	switch {
+	case list && (e.val.kind == kindTables || e.val.kind == kindArray && allTables(e.val)):
+		return nil
+	case list:
+		return d.doc.fault(e.at, "%q is a list of tables, not %s: write [[%s]]", e.key, e.val.kind, e.key)
+	case e.val.kind != kindTable:
+		return d.doc.fault(e.at, "%q is a table, not %s: write [%s]", e.key, e.val.kind, e.key)
+	}
+	return nil
+}
+
+func allTables(v *value) bool {
+	return !slices.ContainsFunc(v.items, func(i *value) bool { return i.kind != kindTable })
+}
+
+// table takes every key of a table, in the order of the file.
+func (d *decoder) table(name string, t *value, known fields) error {
+	for _, e := range t.entries {
+		f, ok := known[e.key]
+		if !ok {
+			return d.unknown(name, e, slices.Collect(maps.Keys(known)))
+		}
+		key := name + " " + e.key
+		if f.set == nil {
+			d.note(key, e.at)
+			continue
+		}
+		if err := f.set(d, key, e.val); err != nil {
+			return err
+		}
+		d.at[key] = e.val.at
+	}
+	return nil
+}
+
+// unknown is the error for a key that no part of pogod has.
+func (d *decoder) unknown(name string, e *entry, known []string) error {
+	where := "in " + name
+	if name == "" {
+		where = "outside of a section"
+		if e.val.kind == kindTable || e.val.kind == kindTables {
+			return d.doc.fault(e.at, "unknown section %q: %s", e.key, hint(e.key, known, "the sections are"))
+		}
+	}
+	if own := owners(e.key); len(own) > 0 && nearest(e.key, slices.Clone(known)) == "" {
+		return d.doc.fault(e.at, "unknown key %q %s: it belongs in %s", e.key, where, strings.Join(own, ", "))
+	}
+	if name == "" {
+		return d.doc.fault(e.at, "unknown key %q outside of a section: write it below the [section] that it belongs in", e.key)
+	}
+	return d.doc.fault(e.at, "unknown key %q %s: %s", e.key, where, hint(e.key, known, "the keys are"))
+}
+
+func hint(key string, known []string, list string) string {
+	if best := nearest(key, known); best != "" {
+		return fmt.Sprintf("did you mean %q?", best)
+	}
+	slices.Sort(known)
+	return list + " " + strings.Join(known, ", ")
+}
+
+// unbuilt notes a section that is not built yet; its keys must still be known.
+func (d *decoder) unbuilt(name string, e *entry, s section) error {
+	tables := []*value{e.val}
+	if s.list {
+		tables = e.val.items
+	}
+	for _, t := range tables {
+		apps := t.entry("app")
+		if e.key != "websocket" || apps == nil || len(t.entries) > 1 {
+			d.note(name, t.at)
+		}
+		for _, k := range t.entries {
+			if _, ok := s.keys[k.key]; !ok {
+				return d.unknown(name, k, slices.Collect(maps.Keys(s.keys)))
+			}
+		}
+		if e.key != "websocket" || apps == nil {
+			continue
+		}
+		if err := d.shape(apps, true); err != nil {
+			return d.doc.fault(apps.at, `"app" is a list of tables: write [[websocket.app]]`)
+		}
+		for _, app := range apps.val.items {
+			d.note("[[websocket.app]]", app.at)
+			for _, k := range app.entries {
+				if _, ok := appFields[k.key]; !ok {
+					return d.unknown("[[websocket.app]]", k, slices.Collect(maps.Keys(appFields)))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// note reports, once, what is accepted but has no effect.
+func (d *decoder) note(what string, at span) {
+	if d.noted[what] {
+		return
+	}
+	d.noted[what] = true
+	d.cfg.Inert = append(d.cfg.Inert, printable(fmt.Sprintf("%s:%d: %s is not built yet and has no effect", d.doc.name, d.doc.line(at.from), what)))
+}
+
+// queues decodes [queue]: first what goes for every queue, then the tables.
+func (d *decoder) queues(t *value) error {
+	q := &d.cfg.Queue
+	known := queueFields(&q.Defaults)
+	known["auto_create"] = boolean(&q.AutoCreate)
+	scalars := &value{kind: kindTable}
+	for _, e := range t.entries {
+		if e.val.kind != kindTable {
+			scalars.entries = append(scalars.entries, e)
+		}
+	}
+	if err := d.table("[queue]", scalars, known); err != nil {
+		return err
+	}
+	for _, e := range t.entries {
+		if e.val.kind != kindTable {
+			continue
+		}
+		if err := CheckName(e.key); err != nil {
+			return d.doc.fault(e.at, "the name of a queue %v", err)
+		}
+		one := q.Defaults
+		one.Name, one.Backoff = e.key, slices.Clone(one.Backoff)
+		if err := d.table("[queue."+e.key+"]", e.val, queueFields(&one)); err != nil {
+			return err
+		}
+		q.Declared = append(q.Declared, one)
+	}
+	return nil
+}
+
+// workers decodes every [[worker]]. Threads that are not said stay unsaid here.
+func (d *decoder) workers(list *value) error {
+	names := map[string]bool{}
+	for _, t := range list.items {
+		w := Worker{Name: defaultName, Script: defaultScript, Queues: []string{defaultName}, Threads: unsaid, Env: map[string]string{}}
+		if err := d.table("[[worker]]", t, workerFields(&w)); err != nil {
+			return err
+		}
+		if names[w.Name] {
+			at := t.at
+			if e := t.entry("name"); e != nil {
+				at = e.val.at
+			}
+			return d.doc.fault(at, "[[worker]] name must be unique, but an earlier one is %q too: give each a name of its own", w.Name)
+		}
+		names[w.Name] = true
+		d.cfg.Workers = append(d.cfg.Workers, w)
+	}
+	return nil
+}
+
+// override puts the environment and the flags over the file. base is what the
+// file's paths are relative to.
+func (d *decoder) override(o Options, base string) error {
+	c := d.cfg
+	c.Node.DataDir = resolve(base, c.Node.DataDir)
+	c.PHP.App = resolve(base, c.PHP.App)
+	for _, v := range []struct {
+		name, key string
+		to        *string
+		check     func(string) error
+		path      bool
+	}{
+		{"POGOD_DATA_DIR", "[node] data_dir", &c.Node.DataDir, checkPath, true},
+		{"POGOD_LOG_LEVEL", "[node] log_level", &c.Node.LogLevel, logLevel, false},
+		{"POGOD_WEB_LISTEN", "[web] listen", &c.Web.Listen, checkListen, false},
+		{"POGOD_ADMIN_LISTEN", "[admin] listen", &c.Admin.Listen, checkAdminListen, false},
+	} {
+		s, ok := o.Env(v.name)
+		if !ok || s == "" {
+			continue
+		}
+		if err := v.check(s); err != nil {
+			return (*document)(nil).fault(span{}, "the environment's %s %v", v.name, err)
+		}
+		if v.path {
+			s = resolve(o.Dir, s)
+		}
+		*v.to = s
+		delete(d.at, v.key) // the file is not to blame any more
+	}
+	for _, v := range []struct {
+		name, key, path string
+		to              *string
+	}{
+		{"--data", "[node] data_dir", o.Data, &c.Node.DataDir},
+		{"--app", "[php] app", o.App, &c.PHP.App},
+	} {
+		if v.path == "" {
+			continue
+		}
+		if err := checkPath(v.path); err != nil {
+			return (*document)(nil).fault(span{}, "%s %v", v.name, err)
+		}
+		*v.to = resolve(o.Dir, v.path)
+		delete(d.at, v.key)
+	}
+	return nil
+}
+
+// complete fills in what depends on other values, and checks what does.
+func (d *decoder) complete(base string) error {
+	c := d.cfg
+	blamed := "[node] socket"
+	if c.Node.Socket == "" {
+		c.Node.Socket, blamed = filepath.Join(c.Node.DataDir, defaultSocket), "[node] data_dir"
+	}
+	c.Node.Socket = resolve(base, c.Node.Socket)
+	if err := checkSocket(c.Node.Socket); err != nil {
+		return d.blame(blamed, "[node] socket", err)
+	}
+	c.Web.Root = resolve(c.PHP.App, c.Web.Root)
+	if err := checkWithin(c.PHP.App, c.Web.Root); err != nil {
+		return d.blame("[web] root", "[web] root", err)
+	}
+	if err := checkApart(c.Admin.Listen, c.Web.Listen); err != nil {
+		return d.blame("[admin] listen", "[admin] listen", err)
+	}
+	if _, ok := c.PHP.Ini["memory_limit"]; ok && c.PHP.MemoryLimit != "" {
+		return d.blame("[php] memory_limit", "[php] memory_limit", errors.New("must not be in [php] ini too: take one out"))
+	}
+	if c.File == "" {
+		if info, err := os.Stat(filepath.Join(c.PHP.App, defaultScript)); err == nil && info.Mode().IsRegular() {
+			c.Workers = []Worker{{Name: defaultName, Script: defaultScript, Queues: []string{defaultName}, Threads: unsaid, Env: map[string]string{}}}
+		}
+	}
+	declare := func(name string) {
+		if _, ok := c.Queue.Lookup(name); !ok {
+			q := c.Queue.Defaults
+			q.Name, q.Backoff = name, slices.Clone(q.Backoff)
+			c.Queue.Declared = append(c.Queue.Declared, q)
+		}
+	}
+	declare(defaultName)
+	for i := range c.Workers {
+		w := &c.Workers[i]
+		w.Script = resolve(c.PHP.App, w.Script)
+		if w.Threads == unsaid {
+			w.Threads = defaultThreads
+			if c.Node.Mode == ModeDevelopment {
+				w.Threads = defaultThreadsDevelopment
+			}
+		}
+		for _, q := range w.Queues {
+			declare(q)
+		}
+	}
+	slices.SortFunc(c.Queue.Declared, func(a, b Queue) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}
+
+// blame makes the error of a value that is wrong together with others, at the
+// place where the file says the key, if it does.
+func (d *decoder) blame(key, name string, err error) error {
+	at, ok := d.at[key]
+	if !ok {
+		return (*document)(nil).fault(span{}, "%s %v", name, err)
+	}
+	return d.doc.fault(at, "%s %v", name, err)
+}

@@ -1,0 +1,68 @@
+package config
+
+import (
+	"runtime"
+	"time"
+)
+
+// Bounds of values.
+const (
+	// MaxPayloadBytes is the largest [queue] max_payload_bytes, in bytes: a
+	// payload and its options fit into one command of the log, 16 MiB.
+	MaxPayloadBytes = 15 << 20
+	// MaxSocketPath is the longest path of a unix socket on Linux, in bytes.
+	MaxSocketPath = 107
+	// MaxThreads is the most threads of the web or of one worker.
+	MaxThreads = 1024
+	// MaxName is the longest name of a queue or a worker, in bytes.
+	MaxName = 128
+)
+
+// Defaults that are filled in after the file was read, because they depend on
+// other values of it.
+const (
+	defaultSocket             = "pogod.sock"       // in data_dir
+	defaultScript             = "queue-worker.php" // in app
+	defaultName               = "default"          // of a worker, and the queue that always exists
+	unsaid                    = -1                 // threads of a worker whose table has no such key
+	defaultThreads            = 4
+	defaultThreadsDevelopment = 2
+)
+
+// defaults is the one place of default values: the configuration before
+// anything was read. Paths are still relative.
+func defaults(file bool) *Config {
+	c := &Config{
+		Node: Node{
+			DataDir:         ".pogod",
+			Mode:            ModeDevelopment,
+			LogLevel:        "info",
+			LogFormat:       "text",
+			ShutdownTimeout: 30 * time.Second,
+			PushTimeout:     10 * time.Second,
+		},
+		PHP: PHP{App: ".", Ini: map[string]string{}},
+		Web: Web{
+			Listen:  "127.0.0.1:8080",
+			Root:    "public",
+			Index:   "index.php",
+			Threads: max(4, 2*runtime.GOMAXPROCS(0)),
+		},
+		Queue: Queues{
+			AutoCreate: !file,
+			Defaults: Queue{
+				MaxPayloadBytes:   1 << 20,
+				VisibilityTimeout: 90 * time.Second,
+				MaxAttempts:       3,
+				Backoff:           []time.Duration{time.Second, 10 * time.Second},
+			},
+		},
+		Admin: Admin{Listen: "127.0.0.1:8082"},
+	}
+	if file {
+		c.Node.Mode = ModeProduction
+	}
+	// Many cores do not ask for more than the bound.
+	c.Web.Threads = min(c.Web.Threads, MaxThreads)
+	return c
+}

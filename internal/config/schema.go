@@ -1,0 +1,144 @@
+package config
+
+import (
+	"maps"
+	"slices"
+)
+
+// field is a known key: how its value is taken, or nil when its part is not
+// built yet.
+type field struct {
+	set func(*decoder, string, *value) error
+}
+
+// fields are the known keys of one table.
+type fields map[string]field
+
+// inert adds keys whose part is not built yet.
+func (f fields) inert(keys ...string) fields {
+	for _, k := range keys {
+		f[k] = field{}
+	}
+	return f
+}
+
+// The sections, each with the keys that are built, which take their value, and
+// those that are not.
+
+func nodeFields(n *Node) fields {
+	return fields{
+		"data_dir":         text(&n.DataDir, checkPath),
+		"socket":           text(&n.Socket, checkPath),
+		"mode":             text(&n.Mode, oneOf(ModeDevelopment, ModeProduction)),
+		"log_level":        text(&n.LogLevel, logLevel),
+		"log_format":       text(&n.LogFormat, logFormat),
+		"shutdown_timeout": duration(&n.ShutdownTimeout, shutdownBounds.check),
+		"push_timeout":     duration(&n.PushTimeout, pushBounds.check),
+	}.inert("id", "min_free_bytes")
+}
+
+func phpFields(p *PHP) fields {
+	return fields{
+		"ini":          ini(p.Ini),
+		"app":          text(&p.App, checkPath),
+		"memory_limit": memory(&p.MemoryLimit),
+	}.inert("extension_dir", "kill_grace")
+}
+
+func webFields(w *Web) fields {
+	return fields{
+		"listen":  text(&w.Listen, checkListen),
+		"root":    text(&w.Root, checkPath),
+		"index":   text(&w.Index, checkIndex),
+		"threads": integer(&w.Threads, pageThreads.check),
+	}.inert("worker", "workers", "tls", "trusted_proxies")
+}
+
+// queueFields are the keys of [queue.NAME], and, with "auto_create", those of
+// [queue] that are no tables.
+func queueFields(q *Queue) fields {
+	return fields{
+		"max_payload_bytes":  integer(&q.MaxPayloadBytes, checkPayloadBytes),
+		"visibility_timeout": duration(&q.VisibilityTimeout, attemptTime.check),
+		"max_attempts":       integer(&q.MaxAttempts, attemptBounds.check),
+		"backoff":            durations(&q.Backoff, maxBackoff, backoffTime.check),
+		"max_messages":       integer(&q.MaxMessages, countBounds.check),
+		"max_bytes":          integer(&q.MaxBytes, countBounds.check),
+	}.inert("max_crashes", "retain_failed", "max_failed", "retain_completed", "concurrency", "rate")
+}
+
+func workerFields(w *Worker) fields {
+	return fields{
+		"name":    text(&w.Name, CheckName),
+		"script":  text(&w.Script, checkPath),
+		"queues":  texts(&w.Queues, checkQueues),
+		"threads": integer(&w.Threads, workerThreads.check),
+		"env":     environment(w.Env),
+	}.inert("max_jobs", "memory_limit", "ini", "host")
+}
+
+func adminFields(a *Admin) fields {
+	return fields{"listen": text(&a.Listen, checkAdminListen)}.inert("tokens", "dashboard")
+}
+
+// section is a top-level table.
+type section struct {
+	list bool   // [[name]] rather than [name]
+	keys fields // of a section that is not built yet: its keys; nil for one that is
+}
+
+// sections are all top-level tables. Those without keys here are decoded by
+// decoder.document; the others are not built yet.
+var sections = map[string]section{
+	"node":   {},
+	"php":    {},
+	"web":    {},
+	"queue":  {},
+	"worker": {list: true},
+	"admin":  {},
+	"pool": {list: true, keys: fields{}.inert("name", "script", "threads", "max_wait", "memory_limit", "ini",
+		"env", "host")},
+	"schedule": {list: true, keys: fields{}.inert("name", "cron", "every", "at", "timezone", "queue", "payload",
+		"script", "worker", "command", "overlap", "catch_up", "jitter", "timeout", "retries")},
+	"websocket": {keys: fields{}.inert("listen", "on_web", "max_event_bytes", "max_http_event_bytes", "ping",
+		"limits", "history", "app")},
+	"cluster": {keys: fields{}.inert("listen", "advertise", "join", "bootstrap_expect", "tls")},
+}
+
+// appFields are the keys of [[websocket.app]], which is not built yet.
+var appFields = fields{}.inert("id", "key", "secret", "allowed_origins", "limits", "webhooks")
+
+// header writes a section's name as the file has it.
+func header(name string) string {
+	if sections[name].list {
+		return "[[" + name + "]]"
+	}
+	return "[" + name + "]"
+}
+
+// owners names the sections that have a key, for the message about one that
+// stands in the wrong place.
+func owners(key string) []string {
+	var found []string
+	for _, name := range slices.Sorted(maps.Keys(sections)) {
+		keys := sections[name].keys
+		switch name {
+		case "node":
+			keys = nodeFields(&Node{})
+		case "php":
+			keys = phpFields(&PHP{})
+		case "web":
+			keys = webFields(&Web{})
+		case "queue":
+			keys = queueFields(&Queue{}).inert("auto_create")
+		case "worker":
+			keys = workerFields(&Worker{})
+		case "admin":
+			keys = adminFields(&Admin{})
+		}
+		if _, ok := keys[key]; ok {
+			found = append(found, header(name))
+		}
+	}
+	return found
+}
