@@ -15,7 +15,7 @@ log=$root/bin/build-ext.log
 
 [ -f "$source/config.m4" ] || die "$source/config.m4 is missing"
 config=$("$here/php.sh")
-stamp=$({ printf '%s\n' "$config" && cd "$source" && sha256sum -- *; } | sha256sum)
+stamp=$({ printf '%s\n' "$config" && cd "$source" && sha256sum -- *.[ch] config.m4; } | sha256sum)
 if [ -e "$root/bin/pogo.so" ] && [ "$(cat "$build/stamp" 2>/dev/null)" = "$stamp" ]; then
 	exit
 fi
@@ -25,7 +25,7 @@ for tool in cc make autoconf; do
 done
 rm -rf "$build"
 mkdir -p "$build"
-cp "$source"/* "$build/"
+cp "$source"/*.[ch] "$source/config.m4" "$build/"
 cd "$build"
 : >"$log"
 make_extension() {

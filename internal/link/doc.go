@@ -1,7 +1,7 @@
 // Package link is the wire between a node and everything that is not the node:
 // PHP threads, PHP hosts, the command line, load clients. It is a small binary
 // protocol over the node's unix socket, and the only boundary between PHP and
-// the rest. phpext/ext/pogo.c speaks it in C; keep the two in step.
+// the rest. phpext/ext/link.c speaks it in C; keep the two in step.
 //
 // # Bytes
 //

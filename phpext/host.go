@@ -1,0 +1,264 @@
+//go:build php
+
+package phpext
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dunglas/frankenphp"
+
+	"pogod/internal/link"
+	"pogod/phpext/ext"
+	"pogod/phpext/web"
+)
+
+// ErrNodeGone is returned by RunHost when the control connection has ended. PHP
+// may still run: the process is to end at once.
+var ErrNodeGone = errors.New("phpext: the node has gone")
+
+// Timings of a host.
+const (
+	shutdownWait      = 5 * time.Second // for PHP's own shutdown, after everything has ended
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute // of a client's kept connection
+	firstNudge        = 5 * time.Millisecond
+	lastNudge         = time.Second
+)
+
+// RunHost runs the PHP host that spec describes until its node lets it go. ln is
+// the listener of its pages and nil without spec.Web. It changes the process's
+// working directory and environment, so one process runs one host at a time.
+//
+// It returns nil when the node has said Drain and everything has ended;
+// ErrNodeGone when the control connection ended; ctx's error when ctx ended; or
+// what went wrong at the start.
+func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog.Logger) error {
+	if err := check(spec, ln); err != nil {
+		return err
+	}
+	if err := prepare(spec); err != nil {
+		return err
+	}
+	node, err := link.Dial(ctx, spec.Socket, link.RoleHost, spec.Name)
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	if err := ext.Install(spec.Socket); err != nil {
+		return err
+	}
+	threads := 0
+	if spec.Web != nil {
+		threads = spec.Web.Threads
+	}
+	for _, w := range spec.Jobs {
+		threads += w.Threads
+	}
+	err = frankenphp.Init(
+		frankenphp.WithNumThreads(max(threads, 1)),
+		frankenphp.WithPhpIni(iniValues(spec.Ini)),
+		frankenphp.WithLogger(log),
+	)
+	if err != nil {
+		return fmt.Errorf("start PHP: %w", err)
+	}
+
+	h := &host{
+		spec:  spec,
+		log:   log,
+		out:   newSender(node, log),
+		drain: make(chan struct{}),
+		gone:  make(chan struct{}),
+	}
+	go h.receive(node) // ended by node.Close
+	var running sync.WaitGroup
+	running.Go(func() { h.out.run(h.gone) }) // ended by its close below, or with the node
+	var work sync.WaitGroup
+	for _, w := range spec.Jobs {
+		for i := range w.Threads {
+			work.Go(func() { h.job(w, w.FirstSlot+i) }) // ended by Drain; else it ends with the process
+		}
+	}
+	if spec.Web != nil {
+		work.Go(func() { h.pages(ln) }) // ended by Drain; else it ends with the process
+	}
+	h.out.send(link.Request(nil, link.Ready))
+
+	ended := make(chan struct{})
+	go func() { // ended by Drain, when everything has ended; else it ends with the process
+		work.Wait()
+		<-h.drain // a host without work waits too
+		h.out.close()
+		running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-h.gone:
+		return ErrNodeGone
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-ended:
+	}
+	stopPHP(log)
+	return nil
+}
+
+// host is a running PHP host.
+type host struct {
+	spec  link.HostSpec
+	log   *slog.Logger
+	out   *sender
+	drain chan struct{} // closed by receive: take no new work
+	gone  chan struct{} // closed by receive: the node has gone
+}
+
+// check refuses a spec that the node should never send.
+func check(spec link.HostSpec, ln net.Listener) error {
+	if (spec.Web != nil) != (ln != nil) {
+		return fmt.Errorf("host %q: pages and their listener go together", spec.Name)
+	}
+	if spec.Web != nil && spec.Web.Threads < 1 {
+		return fmt.Errorf("host %q: pages need a thread", spec.Name)
+	}
+	taken := map[int]string{}
+	for _, w := range spec.Jobs {
+		if w.Name == "" {
+			return fmt.Errorf("host %q: a worker without a name", spec.Name)
+		}
+		for slot := w.FirstSlot; slot < w.FirstSlot+w.Threads; slot++ {
+			if slot < 0 || slot >= ext.Slots {
+				return fmt.Errorf("host %q: worker %q has slot %d and a host has 0 to %d: give it fewer threads", spec.Name, w.Name, slot, ext.Slots-1)
+			}
+			if other, ok := taken[slot]; ok {
+				return fmt.Errorf("host %q: workers %q and %q share slot %d", spec.Name, other, w.Name, slot)
+			}
+			taken[slot] = w.Name
+		}
+	}
+	return nil
+}
+
+// prepare gives the process what PHP copies at its start: working directory and
+// environment. What programs that PHP starts need of the node is its socket; what
+// makes a request a worker script must not come from outside.
+func prepare(spec link.HostSpec) error {
+	if err := os.Chdir(spec.App); err != nil {
+		return fmt.Errorf("the application's directory: %w", err)
+	}
+	for _, name := range []string{link.HostSpecEnv, "POGO_WORKER", "POGO_SLOT", "POGO_ENV"} {
+		if err := os.Unsetenv(name); err != nil {
+			return err
+		}
+	}
+	return os.Setenv("POGOD_SOCKET", spec.Socket)
+}
+
+// plainIni is what php.ini takes without quotes, expressions of constants included.
+var plainIni = regexp.MustCompile(`^[\w .,:/+\-&|~!^%@]*$`)
+
+// iniValues quotes what php.ini would read as something else than it says.
+func iniValues(ini map[string]string) map[string]string {
+	out := make(map[string]string, len(ini))
+	for name, v := range ini {
+		switch {
+		case plainIni.MatchString(v):
+		case !strings.Contains(v, "'"):
+			v = "'" + v + "'"
+		default:
+			v = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(v) + `"`
+		}
+		out[name] = v
+	}
+	return out
+}
+
+// receive does what the node says over the control connection until it ends.
+func (h *host) receive(node *link.Client) {
+	defer close(h.gone)
+	var drained bool
+	for {
+		op, f, err := node.Receive()
+		if err != nil {
+			h.log.Debug("the control connection ended", "error", err)
+			return
+		}
+		switch op {
+		case link.Interrupt:
+			slot, lease := f.Int(), f.Int()
+			if err = f.Done(); err == nil && ext.Interrupt(int(slot), uint64(lease)) {
+				go h.nudge(int(slot), uint64(lease)) // ended by the attempt's end, or with the node
+			}
+		case link.Drain:
+			if err = f.Done(); err == nil && !drained {
+				drained = true
+				close(h.drain)
+			}
+		default:
+			err = fmt.Errorf("%w: operation %d to a host", link.ErrFrame, op)
+		}
+		if err != nil {
+			h.log.Error("the node's control connection makes no sense: ending", "error", err)
+			return
+		}
+	}
+}
+
+// nudge wakes an interrupted attempt until it has noticed. One that never does is
+// stuck in C; the node gives it some time and then replaces the host.
+func (h *host) nudge(slot int, lease uint64) {
+	for wait := firstNudge; ; wait = min(2*wait, lastNudge) {
+		select {
+		case <-h.gone:
+			return
+		case <-time.After(wait):
+		}
+		if !ext.Nudge(slot, lease) {
+			return
+		}
+	}
+}
+
+// pages serves the web until Drain, and then until its last request has ended.
+func (h *host) pages(ln net.Listener) {
+	srv := &http.Server{
+		Handler:           web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	go func() { // ended by Drain; else it ends with the process
+		<-h.drain
+		_ = srv.Shutdown(context.Background()) // how long requests may take is the node's to say
+		close(stopped)
+	}()
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		h.log.Error("pages are no longer served", "error", err)
+	}
+	<-stopped
+}
+
+// stopPHP ends PHP when no script runs any more; one that does not end is left
+// behind for the process's end.
+func stopPHP(log *slog.Logger) {
+	done := make(chan struct{})
+	go func() { // ended by Shutdown, or with the process
+		frankenphp.Shutdown()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(shutdownWait):
+		log.Warn("PHP did not shut down in time", "waited", shutdownWait)
+	}
+}

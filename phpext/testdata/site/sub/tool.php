@@ -1,0 +1,2 @@
+<?php
+echo 'tool ', $_SERVER['SCRIPT_NAME'], ' ', $_SERVER['PATH_INFO'] ?? '-', ' ', basename(getcwd());

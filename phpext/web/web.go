@@ -1,0 +1,139 @@
+package web
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// Runner runs a PHP script for a request.
+type Runner interface {
+	// Run answers r with the script, a path under the root that begins with a
+	// slash and exists. pathInfo is what followed it in the request's path, or "".
+	// r is the client's own: its path is that of the request, not the script's.
+	Run(w http.ResponseWriter, r *http.Request, script, pathInfo string)
+}
+
+// Handler serves an application's public root.
+type Handler struct {
+	root  string
+	index string
+	php   Runner
+}
+
+// New makes a handler for root, an absolute path. index is the script, relative to
+// root, that answers every path that is no file.
+func New(root, index string, php Runner) *Handler {
+	return &Handler{root: root, index: path.Clean("/" + index), php: php}
+}
+
+// ServeHTTP serves the file that the path names, or runs the script that it names,
+// or else the index script. A part of the path that begins with a dot names
+// nothing, and the source of a script is never served.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p := r.URL.Path
+	if strings.ContainsRune(p, 0) {
+		http.Error(w, "400 bad path", http.StatusBadRequest)
+		return
+	}
+	switch kind, script, info := h.find(p); kind {
+	case isFile:
+		h.file(w, r, script)
+	case isScript:
+		h.php.Run(w, r, script, info)
+	default:
+		h.php.Run(w, r, h.index, "")
+	}
+}
+
+type kind int
+
+const (
+	isNothing kind = iota
+	isFile
+	isScript
+)
+
+// find resolves a request's path to a file or a script under the root, and what
+// follows the script.
+func (h *Handler) find(p string) (k kind, name, info string) {
+	name = path.Clean("/" + p)
+	for rest := name; rest != ""; { // from the left: /app.php/img/a.png is app.php's
+		end := strings.IndexByte(rest[1:], '/') + 1
+		if end == 0 {
+			end = len(rest)
+		}
+		part := rest[1:end]
+		rest = rest[end:]
+		if strings.HasPrefix(part, ".") {
+			return isNothing, "", ""
+		}
+		if strings.HasSuffix(part, ".php") {
+			// What follows is the script's own, as the client sent it.
+			script := name[:len(name)-len(rest)]
+			if h.regular(script) {
+				return isScript, script, pathInfo(p, script)
+			}
+		}
+	}
+	if strings.HasSuffix(p, "/") || isSource(name) || !h.regular(name) {
+		return isNothing, "", ""
+	}
+	return isFile, name, ""
+}
+
+// pathInfo returns what follows script in the path p. Where p had to be cleaned
+// before it named the script, its cleaned rest.
+func pathInfo(p, script string) string {
+	if rest, ok := strings.CutPrefix(p, script); ok {
+		return rest
+	}
+	return strings.TrimPrefix(path.Clean("/"+p), script)
+}
+
+// isSource tells names whose content PHP, here or behind another server, would run.
+func isSource(name string) bool {
+	ext := strings.ToLower(path.Ext(name))
+	switch {
+	case strings.HasPrefix(ext, ".php"), ext == ".phtml", ext == ".phar", ext == ".phps", ext == ".pht":
+		return true
+	}
+	return false
+}
+
+// regular tells whether name is a regular file, or leads to one by symbolic links:
+// a link from the root to elsewhere is the application's wish (Laravel's storage).
+func (h *Handler) regular(name string) bool {
+	fi, err := os.Stat(filepath.Join(h.root, filepath.FromSlash(name)))
+	return err == nil && fi.Mode().IsRegular()
+}
+
+func (h *Handler) file(w http.ResponseWriter, r *http.Request, name string) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "405 this is a file", http.StatusMethodNotAllowed)
+		return
+	}
+	f, err := os.Open(filepath.Join(h.root, filepath.FromSlash(name)))
+	if err != nil {
+		code := http.StatusInternalServerError
+		if errors.Is(err, fs.ErrNotExist) {
+			code = http.StatusNotFound
+		} else if errors.Is(err, fs.ErrPermission) {
+			code = http.StatusForbidden
+		}
+		http.Error(w, http.StatusText(code), code)
+		return
+	}
+	defer func() { _ = f.Close() }()
+	fi, err := f.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		http.Error(w, "404 not found", http.StatusNotFound)
+		return
+	}
+	http.ServeContent(w, r, name, fi.ModTime(), f)
+}
