@@ -1,0 +1,315 @@
+package leader
+
+import (
+	"errors"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.uber.org/goleak"
+
+	"pogod/internal/clock"
+	"pogod/internal/command"
+	"pogod/raftfsm"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds a wait for a signal in a test that fails.
+const patience = 20 * time.Second
+
+var errFake = errors.New("raft says no")
+
+// fakeRaft takes entries and holds them until the test answers.
+type fakeRaft struct {
+	lead     chan bool
+	entries  chan *entry
+	barriers chan *future
+
+	mu   sync.Mutex // guards the rest
+	all  []*future
+	down bool
+}
+
+// keep notes a future, so that it ends when raft is shut down.
+func (r *fakeRaft) keep(f *future) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all = append(r.all, f); r.down {
+		f.resolve(nil, raft.ErrRaftShutdown)
+	}
+}
+
+func (r *fakeRaft) shutdown() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.down = true
+	for _, f := range r.all {
+		f.resolve(nil, raft.ErrRaftShutdown)
+	}
+}
+
+// future implements raft.ApplyFuture; the test resolves it.
+type future struct {
+	once sync.Once
+	done chan struct{}
+	err  error
+	out  any
+}
+
+func newFuture() *future { return &future{done: make(chan struct{})} }
+
+func (f *future) Error() error  { <-f.done; return f.err }
+func (f *future) Response() any { return f.out }
+func (f *future) Index() uint64 { return 0 }
+func (f *future) resolve(out any, err error) {
+	f.once.Do(func() {
+		f.out, f.err = out, err
+		close(f.done)
+	})
+}
+
+// entry is one Apply, decoded.
+type entry struct {
+	*future
+	time     int64
+	batch    string
+	commands []command.Command
+}
+
+func (r *fakeRaft) Apply(p []byte, _ time.Duration) raft.ApplyFuture {
+	e, err := command.DecodeEntry(p)
+	if err != nil {
+		panic(err)
+	}
+	x := &entry{future: newFuture(), time: e.Time, batch: string(e.Batch)}
+	for rest := e.Commands; len(rest) > 0; {
+		var c command.Command
+		if rest, err = c.Decode(rest); err != nil {
+			panic(err)
+		}
+		x.commands = append(x.commands, c)
+	}
+	r.keep(x.future)
+	r.entries <- x
+	return x
+}
+
+func (r *fakeRaft) Barrier(time.Duration) raft.Future {
+	f := newFuture()
+	r.keep(f)
+	r.barriers <- f
+	return f
+}
+
+func (r *fakeRaft) LeaderCh() <-chan bool { return r.lead }
+
+// fakeState is what has been applied.
+type fakeState struct {
+	mu    sync.Mutex
+	ready map[string]uint64
+	due   int64
+	now   int64
+	hash  string
+	watch chan struct{}
+}
+
+func (s *fakeState) Ready(queue string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready[queue]
+}
+
+func (s *fakeState) NextTick() (due, now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.due, s.now
+}
+
+func (s *fakeState) DefinitionsHash() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hash
+}
+
+func (s *fakeState) Watch() <-chan struct{} { return s.watch }
+
+// set changes the state without a signal.
+func (s *fakeState) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// spyClock is a fake clock that tells of every timer that is set.
+type spyClock struct {
+	*clock.Fake
+	set chan time.Duration
+}
+
+func (c *spyClock) AfterFunc(d time.Duration, f func()) clock.Timer {
+	t := c.Fake.AfterFunc(d, f)
+	c.set <- d
+	return spyTimer{t, c}
+}
+
+type spyTimer struct {
+	clock.Timer
+	c *spyClock
+}
+
+func (t spyTimer) Reset(d time.Duration) bool {
+	was := t.Timer.Reset(d)
+	t.c.set <- d
+	return was
+}
+
+func (c *spyClock) await(t *testing.T, d time.Duration) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case got := <-c.set:
+			if got == d {
+				return
+			}
+		case <-late:
+			t.Fatalf("no timer of %s was set", d)
+		}
+	}
+}
+
+// begin is when the fake clock begins, unix milliseconds.
+const begin = 1_763_849_472_000
+
+// bench is a leader over fakes.
+type bench struct {
+	*Leader
+	t     *testing.T
+	raft  *fakeRaft
+	state *fakeState
+	clock *spyClock
+	index uint64
+}
+
+// newBench returns one that does not lead yet; the definitions have the hash "h".
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{
+		t:     t,
+		raft:  &fakeRaft{lead: make(chan bool, 1), entries: make(chan *entry, 10_000), barriers: make(chan *future, 100)},
+		state: &fakeState{ready: map[string]uint64{}, due: math.MaxInt64, hash: "h", watch: make(chan struct{}, 1)},
+		clock: &spyClock{clock.NewFake(time.UnixMilli(begin)), make(chan time.Duration, 10_000)},
+		index: 100,
+	}
+	b.Leader = New(Config{
+		Raft: b.raft, State: b.state, Clock: b.clock, Definitions: []byte{1}, Hash: "h", Log: slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(func() {
+		b.raft.shutdown()
+		b.Close()
+	})
+	return b
+}
+
+// leading returns one that leads.
+func leading(t *testing.T) *bench {
+	t.Helper()
+	b := newBench(t)
+	b.raft.lead <- true
+	b.barrier().resolve(nil, nil)
+	if err := b.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *bench) barrier() *future {
+	b.t.Helper()
+	select {
+	case f := <-b.raft.barriers:
+		return f
+	case <-time.After(patience):
+		b.t.Fatal("no barrier")
+		return nil
+	}
+}
+
+// entry waits for the next entry.
+func (b *bench) entry() *entry {
+	b.t.Helper()
+	select {
+	case e := <-b.raft.entries:
+		return e
+	case <-time.After(patience):
+		b.t.Fatal("no entry")
+		return nil
+	}
+}
+
+// quiet fails when an entry was proposed; what could have proposed it has run.
+func (b *bench) quiet(why string) {
+	b.t.Helper()
+	b.settle()
+	select {
+	case e := <-b.raft.entries:
+		b.t.Fatalf("%s: an entry with %+v", why, e.commands)
+	default:
+	}
+}
+
+// settle waits until run has worked on all signals so far: it sets its timer after each.
+func (b *bench) settle() {
+	b.t.Helper()
+	for range 2 { // the first may be of work that was under way
+	drain:
+		for {
+			select {
+			case <-b.clock.set:
+			default:
+				break drain
+			}
+		}
+		b.signal()
+		select {
+		case <-b.clock.set:
+		case <-time.After(patience):
+			b.t.Fatal("it does not work")
+		}
+	}
+}
+
+// apply applies an entry: the Reserves in it get what they ask for.
+func (b *bench) apply(e *entry) {
+	b.index++
+	o := &raftfsm.Outcome{Index: b.index}
+	for _, c := range e.commands {
+		o.Leader = append(o.Leader, command.Result{Code: command.Accepted, Count: c.Count})
+	}
+	b.state.set(func() { b.state.now = max(b.state.now, e.time) })
+	e.resolve(o, nil)
+}
+
+// credits offers free threads of the pool p for queues, as of everything applied.
+func (b *bench) credits(free int, queues ...string) {
+	b.Offer(Credits{Session: 7, Applied: b.index, Pools: []Pool{{Name: "p", Queues: queues, Free: free}}})
+}
+
+// reserves of an entry, as "queue/count".
+func (e *entry) reserves() map[string]uint64 {
+	m := map[string]uint64{}
+	for _, c := range e.commands {
+		if c.Op == command.Reserve {
+			m[c.Pool+"/"+c.Queue] += c.Count
+		}
+	}
+	return m
+}
+
+func (e *entry) has(op command.Op) bool {
+	return slices.ContainsFunc(e.commands, func(c command.Command) bool { return c.Op == op })
+}

@@ -1,0 +1,403 @@
+package raftfsm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"pogod/internal/clock"
+	"pogod/internal/command"
+)
+
+// Submitter takes a node's batches to the leader: raftfsm/leader here, the cluster's
+// links on another node.
+type Submitter interface {
+	// Submit starts a batch on its way, in the order of the calls, and returns how to
+	// wait for it. pushes says what the batch makes ready, so that the leader can hand
+	// it out in the same entry.
+	Submit(batch []byte, pushes []QueueCount) (wait func() (*Outcome, error))
+	// OpenSession opens a session for this node; number as in command.OpenSession. It
+	// fails while there is no leader.
+	OpenSession(node string, number uint64) (session uint64, err error)
+	// EndSession ends it.
+	EndSession(session uint64) error
+}
+
+// QueueCount is a number of jobs of a queue.
+type QueueCount struct {
+	Queue string
+	Count int
+}
+
+// A batch is closed by whichever comes first; a larger command travels alone.
+const (
+	batchCommands = 512
+	batchBytes    = 512 << 10
+)
+
+// maxInFlight batches travel at once; while they do the next gathers. More made it
+// slower.
+const maxInFlight = 2
+
+// ProposerConfig configures a Proposer.
+type ProposerConfig struct {
+	Node        string                 // the node's id
+	NextOpening func() (uint64, error) // a persisted number that grows with every call
+	Submitter   Submitter
+	Clock       clock.Clock
+	Timeout     time.Duration // how long a call waits before it is withdrawn, or its outcome is called unknown; push_timeout, 10 s
+	Log         *slog.Logger
+}
+
+// Proposer gathers the node's commands into numbered batches and sees each through:
+// every error on the way means that the same batch is sent again.
+type Proposer struct {
+	cfg ProposerConfig
+
+	mu      sync.Mutex // guards what follows
+	cond    *sync.Cond // of mu: waiting, flying, session or closing changed
+	waiting []*call    // not yet numbered; withdrawn ones are removed
+	flying  []*flight  // numbered, oldest first; all of one session
+	ended   []*flight  // surely not applied when their session ended, for the next one
+	session uint64     // 0: none
+	number  uint64     // of the last batch
+	closing bool       // no new calls
+	quit    bool       // give up
+
+	confirmed chan struct{} // signal: a session was opened
+	done      chan struct{} // closed when run has ended
+	wg        sync.WaitGroup
+}
+
+// call is one Propose.
+type call struct {
+	enc    []byte
+	push   string // the queue that it makes a job ready in, or ""
+	result command.Result
+	err    error
+	done   chan struct{}
+}
+
+// flight is a batch on its way.
+type flight struct {
+	number    uint64
+	session   uint64
+	calls     []*call
+	commands  []byte
+	pushes    []QueueCount
+	ambiguous bool // it may have been applied
+}
+
+// NewProposer starts a proposer. Close stops it.
+func NewProposer(cfg ProposerConfig) *Proposer {
+	p := &Proposer{cfg: cfg, done: make(chan struct{}), confirmed: make(chan struct{}, 1)}
+	p.cond = sync.NewCond(&p.mu)
+	go p.run() // ended by Close
+	return p
+}
+
+// Session returns the node's present session, 0 while it has none.
+func (p *Proposer) Session() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.session
+}
+
+// Confirmed gets a signal when a session was opened. It holds one signal.
+func (p *Proposer) Confirmed() <-chan struct{} { return p.confirmed }
+
+// Propose implements queue.Proposer.
+func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Result, error) {
+	enc, err := c.Append(make([]byte, 0, 96+len(c.Payload)))
+	if err != nil {
+		return command.Result{}, err
+	}
+	k := &call{enc: enc, done: make(chan struct{})}
+	if c.Op == command.Push && c.Delay == 0 {
+		k.push = c.Queue
+	}
+	p.mu.Lock()
+	if p.closing {
+		p.mu.Unlock()
+		return command.Result{}, command.ErrClosed
+	}
+	p.waiting = append(p.waiting, k)
+	if len(p.waiting) == 1 {
+		p.cond.Broadcast()
+	}
+	p.mu.Unlock()
+	if r, early := answerEarly(c); early {
+		return r, nil
+	}
+
+	late := make(chan struct{})
+	timer := p.cfg.Clock.AfterFunc(p.cfg.Timeout, func() { close(late) })
+	defer timer.Stop()
+	select {
+	case <-k.done:
+		return k.result, k.err
+	case <-ctx.Done():
+	case <-late:
+	}
+	return p.giveUp(k)
+}
+
+// giveUp withdraws a call that is not yet numbered; the outcome of another is unknown.
+func (p *Proposer) giveUp(k *call) (command.Result, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiting, k); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		return command.Result{}, command.ErrNotAccepted
+	}
+	select {
+	case <-k.done:
+		return k.result, k.err
+	default:
+		return command.Result{}, command.ErrOutcomeUnknown
+	}
+}
+
+// run opens the session, and numbers and starts one batch after the other.
+func (p *Proposer) run() {
+	defer close(p.done)
+	for {
+		p.mu.Lock()
+		for !p.quit && !p.canGoOn() {
+			p.cond.Wait()
+		}
+		if p.quit {
+			p.mu.Unlock()
+			return
+		}
+		if p.session == 0 {
+			p.requeue()
+			p.mu.Unlock()
+			p.openSession()
+			continue
+		}
+		f, watermark := p.take()
+		p.mu.Unlock()
+		wait := p.submit(f, watermark)
+		p.wg.Add(1)
+		go p.see(f, wait) // ended by the batch's outcome, or by Close
+	}
+}
+
+// canGoOn reports whether run has something to do: a batch may start, or a session may
+// be opened, for which all of the last one must have landed. mu is held.
+func (p *Proposer) canGoOn() bool {
+	if p.session == 0 {
+		return len(p.flying) == 0
+	}
+	return len(p.waiting) > 0 && len(p.flying) < maxInFlight
+}
+
+// requeue puts what the last session did not apply first, in its old order. mu is held.
+func (p *Proposer) requeue() {
+	slices.SortFunc(p.ended, func(a, b *flight) int { return cmp.Compare(a.number, b.number) })
+	var calls []*call
+	for _, f := range p.ended {
+		calls = append(calls, f.calls...)
+	}
+	p.ended = nil
+	p.waiting = append(calls, p.waiting...)
+}
+
+// openSession tries once, and waits a little after a failure.
+func (p *Proposer) openSession() {
+	number, err := p.cfg.NextOpening()
+	var id uint64
+	if err == nil {
+		id, err = p.cfg.Submitter.OpenSession(p.cfg.Node, number)
+	}
+	if err != nil {
+		p.cfg.Log.Debug("no session yet", "error", err)
+		p.pause()
+		return
+	}
+	p.mu.Lock()
+	p.session, p.number = id, 0
+	p.mu.Unlock()
+	select {
+	case p.confirmed <- struct{}{}:
+	default:
+	}
+}
+
+// retryPause is between two attempts when there is no leader.
+const retryPause = 20 * time.Millisecond
+
+// pause waits for retryPause or Close.
+func (p *Proposer) pause() {
+	over := false
+	t := p.cfg.Clock.AfterFunc(retryPause, func() {
+		p.mu.Lock()
+		over = true
+		p.mu.Unlock()
+		p.cond.Broadcast()
+	})
+	defer t.Stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !over && !p.quit {
+		p.cond.Wait()
+	}
+}
+
+// take makes a batch of what waits. mu is held.
+func (p *Proposer) take() (f *flight, watermark uint64) {
+	n, size := 0, 0
+	for n < len(p.waiting) && n < batchCommands {
+		if size += len(p.waiting[n].enc); n > 0 && size > batchBytes {
+			break
+		}
+		n++
+	}
+	p.number++
+	f = &flight{number: p.number, session: p.session, calls: slices.Clone(p.waiting[:n])}
+	p.waiting = slices.Delete(p.waiting, 0, n)
+	p.flying = append(p.flying, f)
+	return f, p.flying[0].number - 1
+}
+
+// submit encodes a batch and starts it.
+func (p *Proposer) submit(f *flight, watermark uint64) func() (*Outcome, error) {
+	if f.commands == nil {
+		for _, k := range f.calls {
+			f.commands = append(f.commands, k.enc...)
+			if k.push == "" {
+				continue
+			}
+			if i := slices.IndexFunc(f.pushes, func(q QueueCount) bool { return q.Queue == k.push }); i >= 0 {
+				f.pushes[i].Count++
+			} else {
+				f.pushes = append(f.pushes, QueueCount{k.push, 1})
+			}
+		}
+	}
+	b := command.AppendBatch(make([]byte, 0, 40+len(f.commands)), command.Batch{
+		Session: f.session, Number: f.number, Watermark: watermark, Commands: f.commands,
+	})
+	return p.cfg.Submitter.Submit(b, f.pushes)
+}
+
+// see waits for a batch's outcome and sends it again, with the same number, until it
+// has one.
+func (p *Proposer) see(f *flight, wait func() (*Outcome, error)) {
+	defer p.wg.Done()
+	for {
+		o, err := wait()
+		if err == nil && o.Err != nil {
+			err = o.Err
+		}
+		switch {
+		case err != nil:
+			p.cfg.Log.Debug("a batch is sent again", "number", f.number, "error", err)
+			f.ambiguous = true
+		case o.Status == Applied:
+			p.land(f, o.Results, nil)
+			return
+		case o.Status == Ended:
+			p.sessionEnded(f)
+			return
+		case o.Status == Passed:
+			p.land(f, nil, command.ErrOutcomeUnknown)
+			return
+		}
+		p.pause()
+		p.mu.Lock()
+		quit, watermark := p.quit, p.flying[0].number-1
+		p.mu.Unlock()
+		if quit {
+			p.land(f, nil, command.ErrOutcomeUnknown)
+			return
+		}
+		wait = p.submit(f, watermark)
+	}
+}
+
+// land answers the calls of a batch.
+func (p *Proposer) land(f *flight, results []command.Result, err error) {
+	if err == nil && len(results) != len(f.calls) {
+		p.cfg.Log.Error("a batch was answered with the wrong number of results", "number", f.number, "calls", len(f.calls), "results", len(results))
+		err = command.ErrOutcomeUnknown
+	}
+	for i, k := range f.calls {
+		if k.err = err; err == nil {
+			k.result = results[i]
+		}
+		close(k.done)
+	}
+	p.mu.Lock()
+	p.remove(f)
+	p.mu.Unlock()
+	p.cond.Broadcast()
+}
+
+// remove takes a batch out of flying. mu is held.
+func (p *Proposer) remove(f *flight) {
+	if i := slices.Index(p.flying, f); i >= 0 {
+		p.flying = slices.Delete(p.flying, i, i+1)
+	}
+}
+
+// sessionEnded lets run open a new session. A batch that was surely not applied goes
+// into it; of another nobody can know.
+func (p *Proposer) sessionEnded(f *flight) {
+	p.cfg.Log.Warn("the node's session ended; a new one is opened", "session", f.session)
+	p.mu.Lock()
+	p.session = 0
+	quit := p.quit
+	if !f.ambiguous && !quit {
+		p.remove(f)
+		p.ended = append(p.ended, f)
+	}
+	p.mu.Unlock()
+	switch {
+	case f.ambiguous:
+		p.land(f, nil, command.ErrOutcomeUnknown)
+	case quit:
+		p.land(f, nil, command.ErrClosed)
+	}
+	p.cond.Broadcast()
+}
+
+// Close takes no more calls, waits until those under way are answered or ctx ends,
+// ends the session, and stops. Calls that are left get command.ErrClosed, or
+// ErrOutcomeUnknown when they were sent.
+func (p *Proposer) Close(ctx context.Context) error {
+	p.mu.Lock()
+	p.closing = true
+	stop := context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		p.quit = true
+		p.mu.Unlock()
+		p.cond.Broadcast()
+	})
+	defer stop()
+	for !p.quit && p.session != 0 && len(p.waiting)+len(p.flying) > 0 {
+		p.cond.Wait()
+	}
+	session := p.session
+	p.quit = true
+	p.requeue()
+	for _, k := range p.waiting {
+		k.err = command.ErrClosed
+		close(k.done)
+	}
+	p.waiting = nil
+	p.mu.Unlock()
+	p.cond.Broadcast()
+	<-p.done
+	var err error
+	if session != 0 && ctx.Err() == nil {
+		err = p.cfg.Submitter.EndSession(session)
+	}
+	p.wg.Wait()
+	return errors.Join(err, ctx.Err())
+}

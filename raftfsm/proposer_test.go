@@ -1,0 +1,383 @@
+package raftfsm_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+
+	"pogod/internal/command"
+	"pogod/raftfsm"
+)
+
+func TestBatchesAreBoundedAndAtMostTwoTravel(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	first, second, a1, a2 := b.fill()
+	if first.Session != 1 || first.Number != 1 || first.Watermark != 0 || second.Number != 2 || second.Watermark != 0 {
+		t.Errorf("%+v %+v", first.Batch, second.Batch)
+	}
+	var all []<-chan proposed
+	for range 513 {
+		all = append(all, b.propose("c", 0))
+	}
+	half := 256<<10 - 1000
+	all = append(all, b.propose("d", half), b.propose("d", half), b.propose("e", half))
+	all = append(all, b.propose("large", 600<<10), b.propose("f", 0))
+	select {
+	case x := <-b.submitter.batches:
+		t.Fatal("a third batch travels:", x.names())
+	default:
+	}
+	second.applied()
+	b.want(a2, nil)
+	third := b.batch()
+	if len(third.commands) != 512 || third.Number != 3 || third.Watermark != 0 {
+		t.Errorf("%d commands, number %d, watermark %d: the first is not answered", len(third.commands), third.Number, third.Watermark)
+	}
+	if len(third.pushes) != 1 || third.pushes[0] != (raftfsm.QueueCount{Queue: "c", Count: 512}) {
+		t.Error(third.pushes)
+	}
+	first.applied()
+	b.want(a1, nil)
+	fourth := b.batch()
+	if fourth.names() != "cdd" || fourth.Watermark != 2 {
+		t.Error(fourth.names(), fourth.Watermark)
+	}
+	third.applied()
+	if x := b.batch(); x.names() != "e" || x.Watermark != 3 {
+		t.Error(x.names(), x.Watermark)
+	} else {
+		x.applied()
+	}
+	if x := b.batch(); x.names() != "large" || x.Watermark != 3 {
+		t.Error(x.names(), x.Watermark)
+	} else {
+		x.applied()
+	}
+	fourth.applied()
+	b.batch().applied()
+	for i, c := range all {
+		if got := b.want(c, nil); i < 512 && got.result.Count != uint64(i) {
+			t.Fatalf("call %d got the result of command %d", i, got.result.Count)
+		}
+	}
+}
+
+func TestPushesThatAreDelayedAreNotAnnounced(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	for _, c := range []command.Command{{Op: command.Push, Queue: "q", Delay: 1}, {Op: command.PurgeFailed, Queue: "q"}} {
+		go func() { _, _ = b.Propose(t.Context(), &c) }() // ended by the answer
+		x := b.batch()
+		if len(x.pushes) != 0 {
+			t.Error(x.pushes)
+		}
+		x.applied()
+	}
+}
+
+func TestErrorsAndGapsMeanTheSameNumberAgain(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	first, second, a1, a2 := b.fill()
+	first.answer(nil, errFake)
+	second.status(raftfsm.Gap)
+	b.paused(2)
+	seen := map[uint64]*sent{}
+	for range 2 {
+		x := b.batch()
+		seen[x.Number] = x
+	}
+	if seen[1].names() != "a" || seen[2].names() != "b" || seen[1].Watermark != 0 || seen[2].Watermark != 0 {
+		t.Fatalf("%+v", seen)
+	}
+	seen[1].answer(&raftfsm.Outcome{Err: errFake}, nil)
+	seen[2].applied()
+	b.want(a2, nil)
+	b.paused(1)
+	again := b.batch()
+	if again.Number != 1 || again.Watermark != 0 {
+		t.Errorf("%+v", again.Batch)
+	}
+	again.applied()
+	b.want(a1, nil)
+}
+
+func TestEndedSession(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][2]int{"first the first": {0, 1}, "first the second": {1, 0}} {
+		b := newProposerBench(t)
+		first, second, a1, a2 := b.fill()
+		a3 := b.propose("c", 0)
+		flying := []*sent{first, second}
+		flying[order[0]].status(raftfsm.Ended)
+		select {
+		case <-b.Confirmed():
+			t.Error("a session was opened with a batch of the last one on its way")
+		case x := <-b.submitter.batches:
+			t.Error("a batch before the last session's have landed", x.names())
+		case <-signalled(b):
+		}
+		flying[order[1]].status(raftfsm.Ended)
+		<-b.Confirmed()
+		x := b.batch()
+		if x.Session != 2 || x.Number != 1 || x.Watermark != 0 || x.names() != "abc" {
+			t.Errorf("%s: session %d, number %d, watermark %d, %s", name, x.Session, x.Number, x.Watermark, x.names())
+		}
+		x.applied()
+		b.want(a1, nil)
+		b.want(a2, nil)
+		b.want(a3, nil)
+	}
+}
+
+// signalled is closed when the end of the session was noticed.
+func signalled(b *proposerBench) <-chan struct{} {
+	c := make(chan struct{})
+	go func() { // ended by the proposer
+		defer close(c)
+		for b.Session() != 0 {
+			select {
+			case <-b.t.Context().Done():
+				return
+			default:
+			}
+		}
+	}()
+	return c
+}
+
+func TestEndedSessionOfAnAmbiguousBatch(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	first, second, a1, a2 := b.fill()
+	first.answer(nil, errFake)
+	b.paused(1)
+	again := b.batch()
+	again.status(raftfsm.Ended)
+	b.want(a1, command.ErrOutcomeUnknown)
+	second.status(raftfsm.Ended)
+	x := b.batch()
+	if x.Session != 2 || x.names() != "b" {
+		t.Error(x.Session, x.names())
+	}
+	x.applied()
+	b.want(a2, nil)
+}
+
+// The other batch of an ended session may have been applied before the end.
+func TestEndedSessionWhoseOtherBatchWasApplied(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	first, second, a1, a2 := b.fill()
+	second.status(raftfsm.Ended)
+	first.applied()
+	b.want(a1, nil)
+	x := b.batch()
+	if x.Session != 2 || x.Number != 1 || x.names() != "b" {
+		t.Error(x.Session, x.Number, x.names())
+	}
+	x.applied()
+	b.want(a2, nil)
+}
+
+func TestPassedIsUnknown(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	c := b.propose("a", 0)
+	b.batch().status(raftfsm.Passed)
+	b.want(c, command.ErrOutcomeUnknown)
+}
+
+func TestWrongNumberOfResultsIsUnknown(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	c := b.propose("a", 0)
+	b.batch().answer(&raftfsm.Outcome{}, nil)
+	b.want(c, command.ErrOutcomeUnknown)
+}
+
+func TestTimeOutBeforeNumberingWithdraws(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	first, second, a1, a2 := b.fill()
+	b.clock.Advance(timeout / 2)
+	a3 := b.propose("c", 0)
+	b.clock.Advance(timeout / 2)
+	b.want(a1, command.ErrOutcomeUnknown)
+	b.want(a2, command.ErrOutcomeUnknown)
+	b.clock.Advance(timeout / 2)
+	b.want(a3, command.ErrNotAccepted)
+	// The sent ones are seen through, though nobody waits.
+	first.answer(nil, errFake)
+	b.paused(1)
+	again := b.batch()
+	if again.Number != 1 || again.names() != "a" {
+		t.Error(again.Number, again.names())
+	}
+	again.applied()
+	second.applied()
+	a4 := b.propose("d", 0)
+	x := b.batch()
+	if x.names() != "d" || x.Number != 3 {
+		t.Errorf("the withdrawn command was sent: %s", x.names())
+	}
+	x.applied()
+	b.want(a4, nil)
+}
+
+func TestCancelledCallIsWithdrawn(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	b.fill()
+	ctx, cancel := context.WithCancel(t.Context())
+	got := make(chan error, 1)
+	go func() { // ended by cancel
+		_, err := b.Propose(ctx, &command.Command{Op: command.Push, Queue: "c"})
+		got <- err
+	}()
+	b.clock.await(t, timeout, 1)
+	cancel()
+	if err := <-got; !errors.Is(err, command.ErrNotAccepted) {
+		t.Error(err)
+	}
+}
+
+func TestSessionIsOpenedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	b := prepare(t, 3)
+	c := b.propose("a", 0)
+	for range 3 {
+		if b.Session() != 0 {
+			t.Error("a session")
+		}
+		b.paused(1)
+	}
+	x := b.batch()
+	if x.Session != 1 || b.Session() != 1 {
+		t.Error(x.Session)
+	}
+	x.applied()
+	b.want(c, nil)
+	if n := b.submitter.openings; len(n) != 4 || n[3] <= n[0] {
+		t.Error(n)
+	}
+}
+
+// Without a leader: not accepted, and nothing is sent later.
+func TestTimeOutWithoutSession(t *testing.T) {
+	t.Parallel()
+	b := prepare(t, 1_000_000)
+	c := b.propose("a", 0)
+	b.clock.Advance(timeout)
+	b.want(c, command.ErrNotAccepted)
+	b.submitter.mu.Lock()
+	b.submitter.refuse = 0
+	b.submitter.mu.Unlock()
+	for b.Session() == 0 {
+		b.clock.Advance(pause)
+		runtime.Gosched()
+	}
+	d := b.propose("b", 0)
+	x := b.batch()
+	if x.names() != "b" {
+		t.Error(x.names())
+	}
+	x.applied()
+	b.want(d, nil)
+}
+
+func TestCloseWaitsForWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	first, second, a1, a2 := b.fill()
+	a3 := b.propose("c", 0)
+	closed := make(chan error, 1)
+	go func() { closed <- b.Close(context.Background()) }() // ended by the answers
+	first.applied()
+	second.applied()
+	b.batch().applied()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	for _, c := range []<-chan proposed{a1, a2, a3} {
+		b.want(c, nil)
+	}
+	if _, err := b.Propose(t.Context(), &command.Command{Op: command.Push, Queue: "q"}); !errors.Is(err, command.ErrClosed) {
+		t.Error(err)
+	}
+	if e := b.submitter.ended; len(e) != 1 || e[0] != 1 {
+		t.Error("sessions ended:", e)
+	}
+}
+
+func TestCloseAnswersEverything(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		last   func(x *sent) // how the first batch ends after Close gave up
+		first  error
+		opened bool
+	}{
+		"sent and not answered": {func(x *sent) { x.answer(nil, errFake) }, command.ErrOutcomeUnknown, true},
+		"sent, session ended":   {func(x *sent) { x.status(raftfsm.Ended) }, command.ErrClosed, true},
+		"sent, gap":             {func(x *sent) { x.status(raftfsm.Gap) }, command.ErrOutcomeUnknown, true},
+		"sent and applied":      {func(x *sent) { x.applied() }, nil, true},
+	} {
+		b := newProposerBench(t)
+		first, second, a1, a2 := b.fill()
+		a3 := b.propose("c", 0)
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		closed := make(chan error, 1)
+		go func() { closed <- b.Close(over) }() // ended by the answers
+		b.want(a3, command.ErrClosed)
+		c.last(first)
+		second.applied()
+		if err := <-closed; !errors.Is(err, context.Canceled) {
+			t.Error(name, err)
+		}
+		b.want(a1, c.first)
+		b.want(a2, nil)
+		if len(b.submitter.ended) != 0 {
+			t.Error(name, "sessions ended:", b.submitter.ended)
+		}
+	}
+}
+
+// One batch's session has ended, and the other's outcome never comes in time.
+func TestCloseAnswersWhatWaitsForANewSession(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	first, second, a1, a2 := b.fill()
+	second.status(raftfsm.Ended)
+	<-signalled(b)
+	closed := make(chan error, 1)
+	go func() { closed <- b.Close(context.Background()) }() // ended by the answers
+	b.want(a2, command.ErrClosed)
+	first.answer(nil, errFake)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	b.want(a1, command.ErrOutcomeUnknown)
+}
+
+func TestCloseWithoutSession(t *testing.T) {
+	t.Parallel()
+	b := prepare(t, 1_000_000)
+	c := b.propose("a", 0)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := b.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	b.want(c, command.ErrClosed)
+}
+
+func TestTooLargeCommandIsRefused(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	if _, err := b.Propose(t.Context(), &command.Command{Op: command.Push, Queue: "q", Payload: make([]byte, command.MaxCommand)}); !errors.Is(err, command.ErrTooLarge) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,59 @@
+//go:build seeded
+
+package raftfsm
+
+import (
+	"os"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
+
+	"pogod/internal/command"
+)
+
+// Seeded bugs, for the positive controls of cluster_test: a test of durability that
+// cannot fail shows nothing. A build with the tag "seeded" has the bug that
+// POGOD_SEEDED_BUG names, and is good for nothing else.
+var seededBug = os.Getenv("POGOD_SEEDED_BUG")
+
+const (
+	bugAnswerBeforeCommit = "answer-before-commit" // a push is answered before its batch is submitted
+	bugNoLogFsync         = "no-log-fsync"         // the log's segments are written and never synced
+)
+
+var earlyAnswers atomic.Uint64
+
+// answerEarly answers a push with an id that is made up.
+func answerEarly(c *command.Command) (r command.Result, early bool) {
+	if seededBug != bugAnswerBeforeCommit || c.Op != command.Push {
+		return r, false
+	}
+	return command.Result{Code: command.Accepted, Job: command.JobID{Millis: 1, Seq: earlyAnswers.Add(1)}}, true
+}
+
+// segmentFiler returns nil, which is raft-wal's own, or one whose files never sync.
+func segmentFiler(dir string) types.SegmentFiler {
+	if seededBug != bugNoLogFsync {
+		return nil
+	}
+	return segment.NewFiler(dir, unsynced{fs.New()})
+}
+
+// unsynced is raft-wal's file system without fsync.
+type unsynced struct{ types.VFS }
+
+func (u unsynced) Create(dir, name string, size uint64) (types.WritableFile, error) {
+	f, err := u.VFS.Create(dir, name, size)
+	return unsyncedFile{f}, err
+}
+
+func (u unsynced) OpenWriter(dir, name string) (types.WritableFile, error) {
+	f, err := u.VFS.OpenWriter(dir, name)
+	return unsyncedFile{f}, err
+}
+
+type unsyncedFile struct{ types.WritableFile }
+
+func (unsyncedFile) Sync() error { return nil }

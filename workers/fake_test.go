@@ -1,0 +1,488 @@
+package workers
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"pogod/internal/clock"
+	"pogod/internal/command"
+	"pogod/internal/link"
+	"pogod/queue"
+	"pogod/raftfsm/leader"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == playArg {
+		play(os.Args[2])
+		os.Exit(0)
+	}
+	_ = os.Setenv("POGOD_TEST_SECRET", "not for PHP")
+	goleak.VerifyTestMain(m)
+}
+
+// patience bounds a wait for a signal in a test that fails.
+const patience = 20 * time.Second
+
+// spyClock is a fake clock that tells of every timer that is set.
+type spyClock struct {
+	*clock.Fake
+	set chan time.Duration
+}
+
+func newSpyClock() *spyClock {
+	return &spyClock{clock.NewFake(time.UnixMilli(1_763_849_472_123)), make(chan time.Duration, 10_000)}
+}
+
+func (c *spyClock) AfterFunc(d time.Duration, f func()) clock.Timer {
+	t := c.Fake.AfterFunc(d, f)
+	c.set <- d
+	return spyTimer{t, c}
+}
+
+type spyTimer struct {
+	clock.Timer
+	c *spyClock
+}
+
+func (t spyTimer) Reset(d time.Duration) bool {
+	was := t.Timer.Reset(d)
+	t.c.set <- d
+	return was
+}
+
+// await waits until a timer of d was set.
+func (c *spyClock) await(t *testing.T, d time.Duration) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case got := <-c.set:
+			if got == d {
+				return
+			}
+		case <-late:
+			t.Fatalf("no timer of %s was set", d)
+		}
+	}
+}
+
+// end is one call of Attempts.End.
+type end struct {
+	d      queue.Delivery
+	cause  command.Cause
+	reason string
+}
+
+// interrupt is one call of Processes.Interrupt.
+type interrupt struct {
+	pid   int
+	slot  int64
+	lease uint64
+}
+
+// fakeState stands for everything below Pools: the reservations of session 7, the
+// attempts' settlement, the leader and the hosts.
+type fakeState struct {
+	mu       sync.Mutex
+	changed  chan struct{} // closed and made anew at every change
+	slow     bool          // what is given back is not applied
+	session  uint64
+	applied  uint64
+	lease    uint64
+	held     []queue.Delivery
+	watchers []chan struct{}
+	opened   chan struct{}
+
+	running    map[uint64]bool // begun, not ended
+	settled    map[uint64]bool
+	settling   map[uint64]bool
+	ends       []end
+	gaveBack   []queue.Delivery
+	offers     int
+	credits    leader.Credits
+	interrupts []interrupt
+	how        map[int]string         // by pid: how that host ended
+	onOffer    func(c leader.Credits) // under mu
+	onEnd      func(d queue.Delivery) // under mu
+	asked      chan struct{}          // a signal when Ended is called; nil: none
+	hold       chan struct{}          // Ended waits for it; nil: it does not
+}
+
+func newFakeState() *fakeState {
+	return &fakeState{
+		changed: make(chan struct{}), session: 7, applied: 10, lease: 100, opened: make(chan struct{}, 1),
+		running: map[uint64]bool{}, settled: map[uint64]bool{}, settling: map[uint64]bool{}, how: map[int]string{},
+	}
+}
+
+// change calls f and tells everybody; mu is not held.
+func (s *fakeState) change(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	s.tell()
+}
+
+func (s *fakeState) tell() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// apply is change, as an entry.
+func (s *fakeState) apply(f func()) {
+	s.change(func() {
+		f()
+		s.applyLocked()
+	})
+}
+
+func (s *fakeState) applyLocked() {
+	s.applied++
+	for _, w := range s.watchers {
+		select {
+		case w <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// await waits until ok, which is called under mu.
+func (s *fakeState) await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		s.mu.Lock()
+		done, changed := ok(), s.changed
+		s.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-changed:
+		case <-late:
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// reserve reserves a job as an entry and returns its delivery.
+func (s *fakeState) reserve(d queue.Delivery) queue.Delivery {
+	s.apply(func() { d = s.reserveLocked(d) })
+	return d
+}
+
+func (s *fakeState) reserveLocked(d queue.Delivery) queue.Delivery {
+	s.lease++
+	d.Lease = s.lease
+	if d.Job == (command.JobID{}) {
+		d.Job = command.JobID{Millis: 1763849472123, Seq: d.Lease - 50}
+	}
+	d.Attempts++
+	s.held = append(s.held, d)
+	return d
+}
+
+func (s *fakeState) dropLocked(lease uint64) {
+	s.held = slices.DeleteFunc(s.held, func(d queue.Delivery) bool { return d.Lease == lease })
+}
+
+// settle is what a handler's ack does.
+func (s *fakeState) settle(lease uint64) {
+	s.apply(func() {
+		s.settled[lease] = true
+		s.dropLocked(lease)
+	})
+}
+
+func (s *fakeState) Reserved(buf []queue.Delivery, session uint64) ([]queue.Delivery, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if session == s.session {
+		buf = append(buf, s.held...)
+	}
+	return buf, s.applied
+}
+
+func (s *fakeState) Watch() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	s.change(func() { s.watchers = append(s.watchers, c) })
+	return c
+}
+
+func (s *fakeState) Session() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session
+}
+
+func (s *fakeState) Confirmed() <-chan struct{} { return s.opened }
+
+func (s *fakeState) Begin(d *queue.Delivery) { s.change(func() { s.running[d.Lease] = true }) }
+
+func (s *fakeState) Settling(lease uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settling[lease] || s.settled[lease]
+}
+
+func (s *fakeState) End(_ context.Context, d *queue.Delivery, cause command.Cause, reason string) (released bool, err error) {
+	s.apply(func() {
+		delete(s.running, d.Lease)
+		if released = !s.settled[d.Lease]; released {
+			s.ends = append(s.ends, end{*d, cause, reason})
+			s.dropLocked(d.Lease)
+			if s.onEnd != nil {
+				s.onEnd(*d)
+			}
+		}
+	})
+	return released, nil
+}
+
+func (s *fakeState) GiveBack(_ context.Context, d *queue.Delivery) error {
+	s.apply(func() {
+		s.gaveBack = append(s.gaveBack, *d)
+		if !s.slow {
+			s.dropLocked(d.Lease)
+		}
+	})
+	return nil
+}
+
+func (s *fakeState) Offer(c leader.Credits) {
+	s.change(func() {
+		s.offers++
+		s.credits = c
+		if s.onOffer != nil {
+			s.onOffer(c)
+		}
+	})
+}
+
+func (s *fakeState) Interrupt(pid int, slot int64, lease uint64) {
+	s.change(func() { s.interrupts = append(s.interrupts, interrupt{pid, slot, lease}) })
+}
+
+func (s *fakeState) Ended(pid int) (string, bool) {
+	if s.asked != nil {
+		s.asked <- struct{}{}
+	}
+	if s.hold != nil {
+		<-s.hold
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	how, ok := s.how[pid]
+	return how, ok
+}
+
+// seen is what the fake was told so far.
+type seen struct {
+	ends       []end
+	gaveBack   []queue.Delivery
+	interrupts []interrupt
+	credits    leader.Credits
+	running    int
+	applied    uint64
+}
+
+func (s *fakeState) seen() seen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return seen{slices.Clone(s.ends), slices.Clone(s.gaveBack), slices.Clone(s.interrupts), s.credits, len(s.running), s.applied}
+}
+
+// free returns what was offered for a pool last, -1 for nothing; mu is held.
+func (s *fakeState) free(pool string) int {
+	for _, p := range s.credits.Pools {
+		if p.Name == pool {
+			return p.Free
+		}
+	}
+	return -1
+}
+
+// bench is Pools on a real link.
+type bench struct {
+	t      *testing.T
+	state  *fakeState
+	clock  *spyClock
+	pools  *Pools
+	path   string
+	closed chan struct{} // Closed waits for it; nil: it does not
+}
+
+func newBench(t *testing.T, pools ...Pool) *bench {
+	t.Helper()
+	b := &bench{t: t, state: newFakeState(), clock: newSpyClock()}
+	b.start(pools)
+	return b
+}
+
+func (b *bench) start(pools []Pool) {
+	b.t.Helper()
+	if len(pools) == 0 {
+		pools = []Pool{{Name: "mail", Queues: []string{"q"}, Script: "worker.php"}}
+	}
+	log := slog.New(slog.DiscardHandler)
+	s := b.state
+	b.pools = NewPools(Config{
+		Pools: pools, Reservations: s, Session: s, Attempts: s, Offers: s, Processes: s, Clock: b.clock, Log: log,
+	})
+	dir, err := os.MkdirTemp("", "p") // a short path, for the socket
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.path = filepath.Join(dir, "s")
+	server, err := link.Listen(b.path, b, log)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
+		if b.closed != nil {
+			select {
+			case <-b.closed:
+			default:
+				close(b.closed)
+			}
+		}
+		server.Close()
+		b.pools.Close()
+		_ = os.RemoveAll(dir)
+	})
+	s.await(b.t, "Pools watches", func() bool { return len(s.watchers) == 1 })
+}
+
+func (b *bench) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
+	switch op {
+	case link.Next:
+		return b.pools.Next(c, f.String(), f.Int())
+	case link.Ended:
+		worker, _, lease, status, text := f.String(), f.Int(), f.Int(), f.Int(), f.String()
+		return b.pools.Ended(c, worker, uint64(lease), status, text)
+	}
+	return fmt.Errorf("%w: %d", link.ErrFrame, op)
+}
+
+func (b *bench) Closed(c *link.Conn) {
+	if b.closed != nil {
+		<-b.closed
+	}
+	b.pools.Closed(c)
+}
+
+// caller is a thread that runs a worker script.
+type caller struct {
+	b      *bench
+	c      *link.Client
+	worker string
+	slot   int64
+}
+
+// answer is what Next was answered.
+type answer struct {
+	code  int32
+	lease uint64
+	msg   string
+	err   error
+}
+
+func (b *bench) thread(worker string, slot int64) *caller {
+	b.t.Helper()
+	c, err := link.Dial(b.t.Context(), b.path, link.RoleWorker, worker)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(c.Close)
+	return &caller{b, c, worker, slot}
+}
+
+// call makes the call and returns its answer.
+func (k *caller) call() answer {
+	code, body, err := k.c.Call(link.Request(nil, link.Next).String(k.worker).Int(k.slot))
+	a := answer{code: code, err: err}
+	if err == nil && code == 1 {
+		var msg []byte
+		a.lease, msg, a.err = link.ParseDelivery(body)
+		a.msg = string(msg)
+	}
+	return a
+}
+
+// next starts the call.
+func (k *caller) next() <-chan answer {
+	c := make(chan answer, 1)
+	go func() { c <- k.call() }() // ended by the answer, or by closing the client
+	return c
+}
+
+func (k *caller) ended(lease uint64, text string) {
+	k.b.t.Helper()
+	code, _, err := k.c.Call(link.Request(nil, link.Ended).String(k.worker).Int(k.slot).Int(int64(lease)).Int(255).String(text))
+	if code != 1 || err != nil {
+		k.b.t.Fatal(code, err)
+	}
+}
+
+// get waits for an answer.
+func get(t *testing.T, c <-chan answer) answer {
+	t.Helper()
+	select {
+	case a := <-c:
+		return a
+	case <-time.After(patience):
+		t.Fatal("Next was not answered")
+		return answer{}
+	}
+}
+
+// job of a queue for a pool.
+func job(pool, name, payload string) queue.Delivery {
+	return queue.Delivery{Queue: name, Pool: pool, Payload: []byte(payload), Timeout: 90 * time.Second}
+}
+
+// deliver lets k run a job.
+func (b *bench) deliver(k *caller, d queue.Delivery) queue.Delivery {
+	b.t.Helper()
+	c := k.next()
+	b.state.await(b.t, "a credit", func() bool { return b.state.free(k.worker) > 0 })
+	d = b.state.reserve(d)
+	if a := get(b.t, c); a.code != 1 || a.lease != d.Lease || a.err != nil {
+		b.t.Fatalf("%+v", a)
+	}
+	return d
+}
+
+// onlyEnd waits for the first release and checks it.
+func (b *bench) onlyEnd(lease uint64, cause command.Cause, reason string) {
+	b.t.Helper()
+	s := b.state
+	s.await(b.t, "the attempt's end", func() bool { return len(s.ends) > 0 })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.ends[0]; len(s.ends) != 1 || e.d.Lease != lease || e.cause != cause || e.reason != reason {
+		b.t.Errorf("%d releases, the first of lease %d with cause %d: %q; want lease %d, cause %d: %q", len(s.ends), e.d.Lease, e.cause, e.reason, lease, cause, reason)
+	}
+}
+
+// reconciled waits until Pools has looked at everything so far, and acted on it.
+func (b *bench) reconciled() {
+	b.t.Helper()
+	s := b.state
+	for range 2 { // what Pools does comes after its offer, so after the second the first is done
+		s.apply(func() {})
+		s.mu.Lock()
+		applied := s.applied
+		s.mu.Unlock()
+		s.await(b.t, "a reconciliation", func() bool { return s.credits.Applied >= applied })
+	}
+}

@@ -1,0 +1,498 @@
+package workers
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"pogod/internal/clock"
+	"pogod/internal/command"
+	"pogod/internal/link"
+	"pogod/queue"
+	"pogod/raftfsm/leader"
+)
+
+// Reservations shows which jobs the state machine holds for this node.
+type Reservations interface {
+	// Reserved appends the deliveries of a session to buf, oldest lease first, and
+	// returns the entry up to which that is so.
+	Reserved(buf []queue.Delivery, session uint64) (deliveries []queue.Delivery, applied uint64)
+	// Watch gets a signal after entries were applied.
+	Watch() <-chan struct{}
+}
+
+// Session tells this node's session.
+type Session interface {
+	// Session returns the present session, 0 while there is none.
+	Session() uint64
+	// Confirmed gets a signal when one was opened.
+	Confirmed() <-chan struct{}
+}
+
+// Attempts settles what a handler left; *queue.Client does.
+type Attempts interface {
+	// Begin notes that an attempt starts.
+	Begin(d *queue.Delivery)
+	// Settling reports whether the handler has settled, or is settling, the delivery.
+	Settling(lease uint64) bool
+	// End notes that it ended, and releases the job when it was not settled.
+	End(ctx context.Context, d *queue.Delivery, cause command.Cause, reason string) (released bool, err error)
+	// GiveBack releases a delivery that never started.
+	GiveBack(ctx context.Context, d *queue.Delivery) error
+}
+
+// Offers takes this node's free threads; *leader.Leader does.
+type Offers interface {
+	Offer(c leader.Credits)
+}
+
+// Processes knows the PHP hosts; *Hosts does.
+type Processes interface {
+	// Interrupt stops an attempt in the host with that process id.
+	Interrupt(pid int, slot int64, lease uint64)
+	// Ended waits a moment for the end of the process and says how it ended; ok is
+	// false when it lives on or is no host.
+	Ended(pid int) (how string, ok bool)
+}
+
+// Pool is one worker of the configuration: a script and its threads, or threads that
+// come from outside.
+type Pool struct {
+	Name   string
+	Queues []string // served in this order
+	Script string   // for messages; "" for threads from outside
+}
+
+// Config of Pools.
+type Config struct {
+	Pools        []Pool
+	Reservations Reservations
+	Session      Session
+	Attempts     Attempts
+	Offers       Offers
+	Processes    Processes
+	Clock        clock.Clock
+	Log          *slog.Logger
+}
+
+// startWithin is how long a reserved job may wait for its thread before it is given
+// back, its attempt not counted.
+const startWithin = time.Second
+
+// Pools is this node's threads and what they run.
+type Pools struct {
+	cfg Config
+
+	mu       sync.Mutex // guards what follows; held for map operations, never across a call that waits
+	threads  map[*link.Conn]*thread
+	attempts map[uint64]*attempt  // by lease: running
+	started  map[uint64]struct{}  // leases that were started or given back, until the state no longer has them
+	pending  map[uint64]time.Time // leases that have no thread yet, since when
+	failures map[string]failure   // by pool: the last script that ended badly
+	restarts map[string]uint64    // by pool: scripts that ended
+	lately   []endedName          // names of attempts that ended, a ring
+	nextName int                  // where lately is written next
+	draining bool
+	idle     chan struct{} // non-nil while somebody waits for no attempt to run
+
+	wake chan struct{} // holds one signal: a thread came free, an attempt ended
+	quit chan struct{}
+	wg   sync.WaitGroup
+}
+
+type failure struct {
+	message string
+	at      time.Time
+}
+
+// NewPools starts to serve threads. Close stops it.
+func NewPools(cfg Config) *Pools {
+	p := &Pools{
+		cfg: cfg, threads: map[*link.Conn]*thread{}, attempts: map[uint64]*attempt{},
+		started: map[uint64]struct{}{}, pending: map[uint64]time.Time{},
+		failures: map[string]failure{}, restarts: map[string]uint64{},
+		wake: make(chan struct{}, 1), quit: make(chan struct{}),
+	}
+	p.wg.Add(1)
+	go p.run() // ended by Close
+	return p
+}
+
+// Close stops reconciling and waits for what is under way. Drain first.
+func (p *Pools) Close() {
+	close(p.quit)
+	p.wg.Wait()
+}
+
+func (p *Pools) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pools) run() {
+	defer p.wg.Done()
+	applied := p.cfg.Reservations.Watch()
+	var buf []queue.Delivery
+	timer := p.cfg.Clock.AfterFunc(time.Hour, p.signal)
+	defer timer.Stop()
+	for {
+		select {
+		case <-p.quit:
+			return
+		case <-applied:
+		case <-p.cfg.Session.Confirmed():
+		case <-p.wake:
+		}
+		var again time.Duration
+		buf, again = p.reconcile(buf[:0])
+		if again > 0 {
+			timer.Reset(again)
+		}
+	}
+}
+
+// reconcile compares what the state has reserved for this node's session with what was
+// started, and tells the leader how many threads are free. It returns when to look
+// again, 0 for not by itself.
+func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration) {
+	session := p.cfg.Session.Session()
+	if session == 0 {
+		return buf, 0
+	}
+	buf, applied := p.cfg.Reservations.Reserved(buf, session)
+	now := p.cfg.Clock.Now()
+	var starts []*attempt
+	var late []queue.Delivery
+	var again time.Duration
+
+	p.mu.Lock()
+	held := make(map[uint64]struct{}, len(buf))
+	for i := range buf {
+		d := buf[i]
+		held[d.Lease] = struct{}{}
+		if _, ok := p.started[d.Lease]; ok {
+			continue
+		}
+		if t := p.free(d.Pool); t != nil {
+			delete(p.pending, d.Lease)
+			starts = append(starts, p.begin(t, d, now))
+			continue
+		}
+		since, ok := p.pending[d.Lease]
+		if !ok {
+			since = now
+			p.pending[d.Lease] = now
+		}
+		if left := startWithin - now.Sub(since); left > 0 && !p.draining {
+			if again == 0 || left < again {
+				again = left
+			}
+			continue
+		}
+		delete(p.pending, d.Lease)
+		p.started[d.Lease] = struct{}{}
+		late = append(late, d)
+	}
+	for lease := range p.started {
+		if _, ok := held[lease]; !ok {
+			delete(p.started, lease)
+		}
+	}
+	for lease := range p.pending {
+		if _, ok := held[lease]; !ok {
+			delete(p.pending, lease)
+		}
+	}
+	var lost []*attempt
+	for lease, a := range p.attempts {
+		if _, ok := held[lease]; !ok && !a.cut.done && !p.cfg.Attempts.Settling(lease) {
+			a.cut = cut{true, command.Interrupted, "its lease was lost"}
+			lost = append(lost, a)
+		}
+	}
+	credits := p.creditsLocked(session, applied)
+	p.mu.Unlock()
+
+	p.cfg.Offers.Offer(credits)
+	for _, a := range starts {
+		p.deliver(a)
+	}
+	for _, a := range lost {
+		p.cfg.Log.Warn("an attempt lost its lease and is interrupted", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts)
+		p.cfg.Processes.Interrupt(a.t.conn.Peer.PID, a.t.slot, a.d.Lease)
+	}
+	for _, d := range late {
+		p.giveBack(d)
+	}
+	return buf, again
+}
+
+// free returns a thread of the pool that waits, nil when there is none. mu is held.
+func (p *Pools) free(pool string) *thread {
+	if p.draining {
+		return nil
+	}
+	for _, t := range p.threads {
+		if t.waiting && t.worker == pool {
+			return t
+		}
+	}
+	return nil
+}
+
+// begin makes t run d. mu is held.
+func (p *Pools) begin(t *thread, d queue.Delivery, now time.Time) *attempt {
+	a := &attempt{d: d, t: t, started: now}
+	t.waiting, t.running = false, a
+	p.attempts[d.Lease] = a
+	p.started[d.Lease] = struct{}{}
+	p.cfg.Attempts.Begin(&a.d)
+	return a
+}
+
+// creditsLocked counts the free threads of each pool. Reservations that wait for a
+// thread have taken theirs. mu is held.
+func (p *Pools) creditsLocked(session, applied uint64) leader.Credits {
+	c := leader.Credits{Session: session, Applied: applied, Pools: make([]leader.Pool, 0, len(p.cfg.Pools))}
+	for _, pool := range p.cfg.Pools {
+		free := 0
+		if !p.draining {
+			for _, t := range p.threads {
+				if t.waiting && t.worker == pool.Name {
+					free++
+				}
+			}
+		}
+		c.Pools = append(c.Pools, leader.Pool{Name: pool.Name, Queues: pool.Queues, Free: free})
+	}
+	return c
+}
+
+// inlineDelivery is the largest message that is written by the reconciling goroutine:
+// it fits the socket's buffer, which is empty while its thread waits.
+const inlineDelivery = 64 << 10
+
+// deliver hands the attempt's message to its thread and starts its time-out.
+func (p *Pools) deliver(a *attempt) {
+	body, err := encodeDelivery(&a.d)
+	if err != nil {
+		// It will never fit, so the attempt counts: given back, it would come at once
+		// and for ever.
+		p.cfg.Log.Error("a job cannot be handed out", "queue", a.d.Queue, "job", a.d.Job, "error", err)
+		p.later(func() {
+			p.finish(a, command.Broke, err.Error())
+			p.waits(a.t)
+		})
+		return
+	}
+	if a.d.Timeout > 0 {
+		timer := p.cfg.Clock.AfterFunc(a.d.Timeout, func() { p.timeOut(a) })
+		p.mu.Lock()
+		a.timer = timer
+		ended := a.t.running != a
+		p.mu.Unlock()
+		if ended {
+			timer.Stop()
+		}
+	}
+	if len(body) <= inlineDelivery {
+		p.answer(a, body)
+		return
+	}
+	p.later(func() { p.answer(a, body) })
+}
+
+// later calls f beside the reconciling goroutine, which calls this: f ends by a write
+// (the thread reads, or its connection closes) or by settleTimeout.
+func (p *Pools) later(f func()) { p.wg.Go(f) }
+
+func (p *Pools) answer(a *attempt, body []byte) {
+	if a.t.conn.Answer(1, body) != nil {
+		// The thread is gone before it could start: Closed sees to the thread.
+		p.later(func() { p.finish(a, command.Unstarted, "") })
+	}
+}
+
+// waits notes that a thread, still in Next, is free again.
+func (p *Pools) waits(t *thread) {
+	p.mu.Lock()
+	_, connected := p.threads[t.conn]
+	t.waiting = connected && !p.draining
+	leave := connected && p.draining
+	p.mu.Unlock()
+	if leave {
+		_ = t.conn.Answer(0, nil) // a thread that is gone needs no answer
+	}
+	p.signal()
+}
+
+// timeOut interrupts an attempt that ran past its job's time-out.
+func (p *Pools) timeOut(a *attempt) {
+	reason := queue.TimeoutReason(a.d.Timeout)
+	p.mu.Lock()
+	if a.t.running != a || a.cut.done {
+		p.mu.Unlock()
+		return
+	}
+	a.cut = cut{true, command.TimedOut, reason}
+	p.mu.Unlock()
+	p.cfg.Log.Warn("an attempt "+reason+" and is interrupted", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts)
+	p.cfg.Processes.Interrupt(a.t.conn.Peer.PID, a.t.slot, a.d.Lease)
+}
+
+// settleTimeout bounds how long the node tries to tell the state how an attempt ended.
+// After it the lease's deadline does.
+const settleTimeout = 10 * time.Second
+
+// finish ends an attempt: the thread is free of it, and the job is released unless the
+// handler settled it. The first call for an attempt counts.
+func (p *Pools) finish(a *attempt, cause command.Cause, reason string) {
+	p.mu.Lock()
+	if a.t.running != a {
+		p.mu.Unlock()
+		return
+	}
+	a.t.running = nil
+	delete(p.attempts, a.d.Lease)
+	p.remember(a)
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+	if a.cut.done && cause != command.Unstarted {
+		cause, reason = a.cut.cause, a.cut.reason
+	}
+	if len(p.attempts) == 0 && p.idle != nil {
+		close(p.idle)
+		p.idle = nil
+	}
+	p.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	released, err := p.cfg.Attempts.End(ctx, &a.d, cause, reason)
+	switch {
+	case err != nil:
+		p.cfg.Log.Warn("could not release a job; its lease will end by itself", "queue", a.d.Queue, "job", a.d.Job, "error", err)
+	case released && cause != command.Unstarted:
+		p.cfg.Log.Warn("a job was released", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts, "reason", reason, "worker", a.t.worker)
+	}
+	p.signal()
+}
+
+// giveBack releases a delivery that found no thread in time.
+func (p *Pools) giveBack(d queue.Delivery) {
+	p.later(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+		defer cancel()
+		if err := p.cfg.Attempts.GiveBack(ctx, &d); err != nil {
+			p.cfg.Log.Warn("could not give a job back; its lease will end by itself", "queue", d.Queue, "job", d.Job, "error", err)
+		}
+	})
+}
+
+// Next is a thread's call for its next job: its last attempt has ended. It is answered
+// when there is one, or with 0 when the script must leave its loop.
+func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
+	script, known := p.script(worker)
+	if !known {
+		p.cfg.Log.Warn("a worker that the configuration does not name asked for jobs; add it as [[worker]]", "worker", worker, "pid", c.Peer.PID)
+		return c.Answer(0, nil)
+	}
+	p.mu.Lock()
+	t := p.threads[c]
+	if t == nil {
+		t = &thread{conn: c, worker: worker, slot: slot}
+		p.threads[c] = t
+	}
+	last := t.running
+	p.mu.Unlock()
+	if last != nil {
+		p.finish(last, command.Unsettled, "the handler in "+script+" ended without ack, release or fail")
+	}
+	p.mu.Lock()
+	draining := p.draining
+	t.waiting = !draining
+	p.mu.Unlock()
+	if draining {
+		return c.Answer(0, nil)
+	}
+	p.signal()
+	return nil
+}
+
+func (p *Pools) script(worker string) (script string, known bool) {
+	i := slices.IndexFunc(p.cfg.Pools, func(pool Pool) bool { return pool.Name == worker })
+	if i < 0 {
+		return "", false
+	}
+	if script = p.cfg.Pools[i].Script; script == "" {
+		script = "worker " + worker
+	}
+	return script, true
+}
+
+// Ended is a thread's word that its script has ended; lease is that of the attempt
+// which that cut short, or 0.
+func (p *Pools) Ended(c *link.Conn, worker string, lease uint64, status int64, text string) error {
+	p.mu.Lock()
+	a := p.attempts[lease]
+	if _, known := p.script(worker); known {
+		p.restarts[worker]++
+	}
+	if a != nil && a.cut.done {
+		text = a.cut.reason // PHP says what the interrupt looked like to it
+	}
+	if _, known := p.script(worker); known && text != "" {
+		p.failures[worker] = failure{text, p.cfg.Clock.Now()}
+	}
+	if t := p.threads[c]; t != nil {
+		t.waiting = false
+	}
+	p.mu.Unlock()
+	if text != "" {
+		p.cfg.Log.Warn("a worker script ended", "worker", worker, "status", status, "error", text)
+	}
+	if a != nil {
+		if text == "" {
+			text = "the script ended before the job was settled"
+		}
+		p.finish(a, command.Broke, text)
+	}
+	return c.Answer(1, nil)
+}
+
+// Closed is told when a connection has ended. What its thread ran is released: with the
+// signal that ended the host, or as lost.
+func (p *Pools) Closed(c *link.Conn) {
+	p.mu.Lock()
+	t := p.threads[c]
+	delete(p.threads, c)
+	var a *attempt
+	wasCut := false
+	if t != nil {
+		t.waiting = false
+		if a = t.running; a != nil {
+			wasCut = a.cut.done
+		}
+	}
+	p.mu.Unlock()
+	switch {
+	case t == nil:
+	case a == nil:
+		p.signal()
+	case wasCut:
+		p.finish(a, command.TimedOut, "")
+	default:
+		reason := "the worker's connection was lost"
+		if how, ok := p.cfg.Processes.Ended(c.Peer.PID); ok {
+			reason = "PHP host ended by " + how
+		} else {
+			p.cfg.Processes.Interrupt(c.Peer.PID, t.slot, a.d.Lease) // a handler that lives on has lost its job
+		}
+		p.finish(a, command.Interrupted, reason)
+	}
+}
