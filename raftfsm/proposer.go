@@ -39,9 +39,10 @@ const (
 	batchBytes    = 512 << 10
 )
 
-// maxInFlight batches travel at once; while they do the next gathers. More made it
-// slower.
-const maxInFlight = 2
+// A batch waits for the callers that the last one answered, so that they share its sync:
+// callers that push one job after the other would else fall into two halves that take
+// turns. After a wait for nobody the next gatherAgain batches do not wait.
+const gatherAgain = 16
 
 // ProposerConfig configures a Proposer.
 type ProposerConfig struct {
@@ -49,6 +50,8 @@ type ProposerConfig struct {
 	NextOpening func() (uint64, error) // a persisted number that grows with every call
 	Submitter   Submitter
 	Clock       clock.Clock
+	InFlight    int           // batches that travel at once, 1 (also 0) or 2; while one does the next gathers. On one node two are slower: each holds fewer commands, and the disk syncs one after the other
+	Gather      time.Duration // how long a batch waits for the callers that the last one answered; 0: not at all
 	Timeout     time.Duration // how long a call waits before it is withdrawn, or its outcome is called unknown; push_timeout, 10 s
 	Log         *slog.Logger
 }
@@ -65,6 +68,8 @@ type Proposer struct {
 	ended   []*flight  // surely not applied when their session ended, for the next one
 	session uint64     // 0: none
 	number  uint64     // of the last batch
+	target  int        // calls that the next batch waits for: those that waited when the last landed, and those it answered
+	alone   int        // batches that will not wait for that
 	closing bool       // no new calls
 	quit    bool       // give up
 
@@ -126,7 +131,7 @@ func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Res
 		return command.Result{}, command.ErrClosed
 	}
 	p.waiting = append(p.waiting, k)
-	if len(p.waiting) == 1 {
+	if n := len(p.waiting); n == 1 || n == p.target {
 		p.cond.Broadcast()
 	}
 	p.mu.Unlock()
@@ -180,6 +185,11 @@ func (p *Proposer) run() {
 			p.openSession()
 			continue
 		}
+		p.gather()
+		if p.quit || p.session == 0 {
+			p.mu.Unlock()
+			continue
+		}
 		f, watermark := p.take()
 		p.mu.Unlock()
 		wait := p.submit(f, watermark)
@@ -194,7 +204,34 @@ func (p *Proposer) canGoOn() bool {
 	if p.session == 0 {
 		return len(p.flying) == 0
 	}
-	return len(p.waiting) > 0 && len(p.flying) < maxInFlight
+	return len(p.waiting) > 0 && len(p.flying) < max(p.cfg.InFlight, 1)
+}
+
+// gather waits until the callers that were just answered call again, or Gather has
+// passed. mu is held, and let go meanwhile.
+func (p *Proposer) gather() {
+	target, before := min(p.target, batchCommands), len(p.waiting)
+	if p.cfg.Gather == 0 || before >= target {
+		return
+	}
+	if p.alone > 0 {
+		p.alone--
+		return
+	}
+	over := false
+	t := p.cfg.Clock.AfterFunc(p.cfg.Gather, func() {
+		p.mu.Lock()
+		over = true
+		p.mu.Unlock()
+		p.cond.Broadcast()
+	})
+	defer t.Stop()
+	for !over && !p.quit && len(p.waiting) < target {
+		p.cond.Wait()
+	}
+	if len(p.waiting) == before {
+		p.alone = gatherAgain
+	}
 }
 
 // requeue puts what the last session did not apply first, in its old order. mu is held.
@@ -268,6 +305,11 @@ func (p *Proposer) take() (f *flight, watermark uint64) {
 // submit encodes a batch and starts it.
 func (p *Proposer) submit(f *flight, watermark uint64) func() (*Outcome, error) {
 	if f.commands == nil {
+		size := 0
+		for _, k := range f.calls {
+			size += len(k.enc)
+		}
+		f.commands = make([]byte, 0, size)
 		for _, k := range f.calls {
 			f.commands = append(f.commands, k.enc...)
 			if k.push == "" {
@@ -327,6 +369,9 @@ func (p *Proposer) land(f *flight, results []command.Result, err error) {
 		p.cfg.Log.Error("a batch was answered with the wrong number of results", "number", f.number, "calls", len(f.calls), "results", len(results))
 		err = command.ErrOutcomeUnknown
 	}
+	p.mu.Lock()
+	p.target = len(p.waiting) + len(f.calls)
+	p.mu.Unlock()
 	for i, k := range f.calls {
 		if k.err = err; err == nil {
 			k.result = results[i]

@@ -191,18 +191,22 @@ func newProposerBench(t *testing.T) *proposerBench {
 	return b
 }
 
-// prepare returns a bench whose first openings are refused.
+// prepare returns a bench whose first openings are refused. Two batches may travel.
 func prepare(t *testing.T, refuse int) *proposerBench {
+	t.Helper()
+	return prepareWith(t, refuse, raftfsm.ProposerConfig{InFlight: 2})
+}
+
+func prepareWith(t *testing.T, refuse int, cfg raftfsm.ProposerConfig) *proposerBench {
 	t.Helper()
 	b := &proposerBench{
 		t: t, submitter: &fakeSubmitter{batches: make(chan *sent, 1000), refuse: refuse},
 		clock: newSpyClock(),
 	}
 	var number uint64
-	b.Proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
-		Node: "n", NextOpening: func() (uint64, error) { number++; return number, nil },
-		Submitter: b.submitter, Clock: b.clock, Timeout: timeout, Log: slog.New(slog.DiscardHandler),
-	})
+	cfg.Node, cfg.NextOpening = "n", func() (uint64, error) { number++; return number, nil }
+	cfg.Submitter, cfg.Clock, cfg.Timeout, cfg.Log = b.submitter, b.clock, timeout, slog.New(slog.DiscardHandler)
+	b.Proposer = raftfsm.NewProposer(cfg)
 	t.Cleanup(func() {
 		b.submitter.shutdown()
 		over, cancel := context.WithCancel(context.Background())
