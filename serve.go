@@ -1,0 +1,379 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"pogod/internal/admin"
+	"pogod/internal/clock"
+	"pogod/internal/config"
+	"pogod/internal/datadir"
+	"pogod/internal/link"
+	"pogod/phpext/api"
+	"pogod/queue"
+	"pogod/raftfsm"
+	"pogod/raftfsm/leader"
+	"pogod/workers"
+)
+
+// node is a running pogod: its rooms, from the bottom up.
+type node struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	started time.Time
+
+	dir      *datadir.Dir
+	group    *raftfsm.Group
+	leader   *leader.Leader
+	proposer *raftfsm.Proposer
+	queue    *queue.Client
+	pools    *workers.Pools
+	hosts    *workers.Hosts
+	link     *link.Server
+	admin    *admin.Server
+	web      *net.TCPListener // nil without PHP
+	webFile  *os.File         // the same socket, as it is handed to each web host
+
+	cancel   context.CancelFunc // ends calls that are under way
+	leaving  atomic.Bool
+	reporter sync.WaitGroup
+}
+
+// gatherFor is how long a batch waits for the callers that the last one answered: a
+// fraction of a disk's sync, and enough for PHP to come back.
+const gatherFor = 60 * time.Microsecond
+
+// reportEvery is how often what never reached the log is counted through it.
+const reportEvery = time.Second
+
+// serve runs a node until ctx ends, or until it can no longer go on.
+func serve(ctx context.Context, cfg *config.Config) error {
+	log, err := newLogger(os.Stderr, cfg.Node.LogLevel, cfg.Node.LogFormat)
+	if err != nil {
+		return err
+	}
+	n := &node{cfg: cfg, log: log, started: time.Now()}
+	if err := n.start(ctx); err != nil {
+		if n.group == nil || n.group.Err() == nil {
+			n.stop(context.Background())
+		}
+		return err
+	}
+	n.banner(os.Stdout)
+	failed := n.group.Failed()
+	select {
+	case <-ctx.Done():
+	case <-failed:
+		// Nothing can be closed well: the process ends, and its hosts with it.
+		return fmt.Errorf("the node cannot go on: %w", n.group.Err())
+	}
+	leave, hurry := context.WithTimeout(context.Background(), cfg.Node.ShutdownTimeout)
+	defer hurry()
+	second := make(chan os.Signal, 1)
+	signal.Notify(second, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(second)
+	go func() { // ended by a second signal or by the end of leaving
+		select {
+		case <-second:
+			hurry()
+		case <-leave.Done():
+		}
+	}()
+	log.Info("leaving: jobs and requests that run may end", "within", cfg.Node.ShutdownTimeout)
+	n.stop(leave)
+	return nil
+}
+
+// start opens the rooms from the bottom up.
+func (n *node) start(ctx context.Context) (err error) {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	n.cancel = cancel
+	if n.dir, err = datadir.Open(n.cfg.Node.DataDir); err != nil {
+		return err
+	}
+	if n.group, err = raftfsm.Open(raftfsm.Config{Dir: n.dir, Clock: clock.System(), Log: n.log}); err != nil {
+		return err
+	}
+	definitions := definitions(n.cfg)
+	encoded, hash := definitions.Encode()
+	n.leader = leader.New(leader.Config{
+		Raft: n.group.Raft, State: n.group.FSM, Clock: clock.System(), Definitions: encoded, Hash: hash, Log: n.log,
+	})
+	wait, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	if err := n.leader.WaitReady(wait); err != nil {
+		return fmt.Errorf("the node did not come to lead its group: %w", errors.Join(err, n.group.Err()))
+	}
+	n.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
+		Node: n.dir.NodeID(), NextOpening: n.dir.NextOpening, Submitter: n.leader,
+		Clock: clock.System(), Gather: gatherFor, Timeout: n.cfg.Node.PushTimeout, Log: n.log,
+	})
+	n.queue = queue.NewClient(n.proposer, n.group.FSM)
+	if err := n.startPHP(life); err != nil {
+		return err
+	}
+	if n.admin, err = admin.Listen(n.cfg.Admin.Listen, source{n}, n.log); err != nil {
+		return fmt.Errorf("the admin endpoint: %w", err)
+	}
+	go func() { // ended by Shutdown
+		if err := n.admin.Serve(); err != nil {
+			n.log.Error("the admin endpoint ended", "error", err)
+		}
+	}()
+	n.reporter.Add(1)
+	go n.report(life) // ended by stop, which cancels life
+	return nil
+}
+
+// startPHP starts the link, the pools, and the PHP hosts where PHP is built in.
+func (n *node) startPHP(life context.Context) (err error) {
+	var hosts []workers.Host
+	if hasPHP {
+		if hosts, err = n.phpHosts(); err != nil {
+			return err
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	n.hosts = workers.NewHosts(workers.HostsConfig{
+		Command: []string{self, "php-host"}, Hosts: hosts, Clock: clock.System(), Log: n.log,
+		Named: func(lease uint64) (workers.Named, bool) { return n.pools.Named(lease) },
+	})
+	n.pools = workers.NewPools(workers.Config{
+		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue,
+		Offers: n.leader, Processes: n.hosts, Clock: clock.System(), Log: n.log,
+	})
+	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
+	if n.link, err = link.Listen(n.cfg.Node.Socket, handler, n.log); err != nil {
+		return err
+	}
+	n.hosts.Start()
+	return nil
+}
+
+// phpHosts opens the web listener and says what the hosts run: pages in one, jobs in the
+// other, so that a job's crash kills no page.
+func (n *node) phpHosts() ([]workers.Host, error) {
+	ln, err := net.Listen("tcp", n.cfg.Web.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("the web listener: %w", err)
+	}
+	n.web = ln.(*net.TCPListener)
+	if n.webFile, err = n.web.File(); err != nil {
+		return nil, err
+	}
+	web := link.HostSpec{
+		Name: "web", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "30"),
+		Web: &link.WebSpec{Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads},
+	}
+	hosts := []workers.Host{{Spec: web, Listener: n.webFile}}
+	jobs := link.HostSpec{Name: "jobs", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "0")}
+	slot := 0
+	for _, w := range n.cfg.Workers {
+		if w.Threads == 0 {
+			continue // its threads come from outside
+		}
+		jobs.Jobs = append(jobs.Jobs, link.WorkerSpec{Name: w.Name, Script: w.Script, Threads: w.Threads, FirstSlot: slot, Env: w.Env})
+		slot += w.Threads
+	}
+	if len(jobs.Jobs) > 0 {
+		hosts = append(hosts, workers.Host{Spec: jobs})
+	}
+	return hosts, nil
+}
+
+// ini is what a host sets over php.ini: pogod's defaults, and the configuration over them.
+func ini(cfg *config.Config, maxExecutionTime string) map[string]string {
+	all := map[string]string{"post_max_size": "64M", "upload_max_filesize": "32M", "max_execution_time": maxExecutionTime}
+	if cfg.PHP.MemoryLimit != "" {
+		all["memory_limit"] = cfg.PHP.MemoryLimit
+	}
+	maps.Copy(all, cfg.PHP.Ini)
+	return all
+}
+
+func pools(cfg *config.Config) []workers.Pool {
+	all := make([]workers.Pool, 0, len(cfg.Workers))
+	for _, w := range cfg.Workers {
+		pool := workers.Pool{Name: w.Name, Queues: w.Queues}
+		if hasPHP && w.Threads > 0 {
+			pool.Script = w.Script
+		}
+		all = append(all, pool)
+	}
+	return all
+}
+
+func definitions(cfg *config.Config) queue.Definitions {
+	d := queue.Definitions{Default: definition(cfg.Queue.Defaults), AutoCreate: cfg.Queue.AutoCreate, Queues: map[string]queue.Definition{}}
+	for _, q := range cfg.Queue.Declared {
+		d.Queues[q.Name] = definition(q)
+	}
+	return d
+}
+
+func definition(q config.Queue) queue.Definition {
+	return queue.Definition{
+		MaxMessages: uint64(q.MaxMessages), MaxBytes: uint64(q.MaxBytes), MaxPayloadBytes: uint64(q.MaxPayloadBytes),
+		MaxAttempts: uint64(q.MaxAttempts), VisibilityTimeout: q.VisibilityTimeout, Backoff: q.Backoff,
+	}
+}
+
+// report counts what never reached the log, through the log.
+func (n *node) report(life context.Context) {
+	defer n.reporter.Done()
+	t := time.NewTicker(reportEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if err := n.queue.Report(life); err != nil && life.Err() == nil {
+				n.log.Debug("counters were not reported", "error", err)
+			}
+		case <-life.Done():
+			return
+		}
+	}
+}
+
+// ready says why the node does not serve, nil when it does.
+func (n *node) ready() error {
+	switch {
+	case n.leaving.Load():
+		return errors.New("the node is shutting down")
+	case n.group.Err() != nil:
+		return n.group.Err()
+	case !n.leader.Leading():
+		return errors.New("no leader is known")
+	case n.proposer.Session() == 0:
+		return errors.New("the node has no session yet")
+	}
+	if missing := n.hosts.NotReady(); missing != "" {
+		return errors.New(missing)
+	}
+	return nil
+}
+
+// stop leaves well: no new work, what runs may end until ctx does, the rest is given
+// back, and the rooms are closed from the top down. It takes a node that is only half
+// started.
+func (n *node) stop(ctx context.Context) {
+	n.leaving.Store(true)
+	if n.web != nil {
+		// New connections are refused once the host, which has a handle of its own, has
+		// drained. These only watch over a socket; nothing can be lost in them.
+		_ = n.web.Close()
+		_ = n.webFile.Close()
+	}
+	if n.hosts != nil {
+		n.hosts.Drain()
+	}
+	if n.pools != nil && !n.pools.Drain(ctx) {
+		n.outlived(ctx)
+	}
+	if n.hosts != nil {
+		n.hosts.Stop(ctx)
+	}
+	if n.queue != nil {
+		n.queue.Drain()
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	n.cancel()
+	n.reporter.Wait()
+	if n.queue != nil && n.group.Err() == nil {
+		if err := n.queue.Report(last); err != nil {
+			n.log.Warn("counters were not reported", "error", err)
+		}
+	}
+	if n.link != nil {
+		n.link.Close()
+	}
+	if n.pools != nil {
+		n.pools.Close()
+	}
+	if n.proposer != nil {
+		if err := n.proposer.Close(last); err != nil {
+			n.log.Warn("the session was not ended", "error", err)
+		}
+	}
+	if n.leader != nil {
+		n.leader.Close()
+	}
+	if n.admin != nil {
+		if err := n.admin.Shutdown(last); err != nil {
+			n.log.Warn("the admin endpoint did not close", "error", err)
+		}
+	}
+	if n.group != nil {
+		if err := n.group.Close(); err != nil {
+			n.log.Error("the data was not closed well; the log has what the file lacks", "error", err)
+		}
+	}
+	if n.dir != nil {
+		_ = n.dir.Close() // the lock ends with the process at the latest
+	}
+}
+
+// outlived ends jobs that outlive shutdown_timeout: their pushes answer 4 for a while,
+// then they are interrupted and given back.
+func (n *node) outlived(ctx context.Context) {
+	n.queue.Drain()
+	grace := refusedFor
+	if errors.Is(ctx.Err(), context.Canceled) {
+		grace = 0 // a second signal hurries
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if !n.pools.Drain(wait) {
+		n.pools.Cut()
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptedFor)
+	defer cancel()
+	n.hosts.Stop(end)
+}
+
+// A job that outlives shutdown_timeout sees its pushes refused for refusedFor; once it
+// was interrupted its host has interruptedFor to end.
+const (
+	refusedFor     = 5 * time.Second
+	interruptedFor = 2 * time.Second
+)
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log_level: %w", err)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, o)), nil
+}
+
+// banner says where everything is.
+func (n *node) banner(w io.Writer) {
+	fmt.Fprintf(w, "pogod %s, %s mode\n", version, n.cfg.Node.Mode)
+	if n.web != nil {
+		fmt.Fprintf(w, "  pages    http://%s\n", n.web.Addr())
+	} else {
+		fmt.Fprintln(w, "  pages    none: this pogod was built without PHP")
+	}
+	fmt.Fprintf(w, "  status   http://%s/status, or pogod status\n", n.admin.Addr())
+	fmt.Fprintf(w, "  data     %s\n", n.dir.Path)
+	fmt.Fprintln(w, "  end it with Ctrl-C")
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pogod/internal/admin"
+	"pogod/queue"
+)
+
+// source shows a node to its admin endpoint.
+type source struct{ n *node }
+
+// Ready implements admin.Source.
+func (s source) Ready() error { return s.n.ready() }
+
+// Status implements admin.Source.
+func (s source) Status(context.Context) (*admin.Status, error) {
+	n := s.n
+	doc := &admin.Status{Node: n.statusNode(), Raft: n.statusRaft(), Build: admin.ReadBuild(version, hasPHP)}
+	all, err := n.queue.Stats("")
+	if err != nil {
+		return nil, err
+	}
+	ready := n.ready() == nil
+	doc.Queues = make([]queue.Status, 0, len(all))
+	for i := range all {
+		doc.Queues = append(doc.Queues, all[i].Status(ready))
+	}
+	doc.Workers = n.statusWorkers()
+	for _, h := range n.hosts.Status() {
+		doc.PHP.Hosts = append(doc.PHP.Hosts, admin.Host{
+			Name: h.Name, PID: h.PID, State: h.State, StartedAt: timeOrNil(h.StartedAt), Restarts: int64(h.Restarts), LastExit: h.LastExit,
+		})
+	}
+	doc.Storage, err = n.statusStorage()
+	return doc, err
+}
+
+func (n *node) statusNode() admin.Node {
+	role := "follower"
+	if n.leader.Leading() {
+		role = "leader"
+	}
+	return admin.Node{
+		ID: n.dir.NodeID(), Role: role, Mode: n.cfg.Node.Mode, Version: version,
+		StartedAt: n.started, PID: unix.Getpid(), DataDir: n.dir.Path,
+	}
+}
+
+func (n *node) statusRaft() admin.Raft {
+	r := n.group.Raft
+	_, leaderID := r.LeaderWithID()
+	applied, committed := n.group.FSM.Indexes()
+	doc := admin.Raft{
+		State: r.State().String(), Leader: string(leaderID), Term: r.CurrentTerm(),
+		CommitIndex: r.CommitIndex(), AppliedIndex: applied, CommittedIndex: committed,
+	}
+	doc.Members = append(doc.Members, admin.Member{ID: n.dir.NodeID(), Voter: true, Lag: 0})
+	return doc
+}
+
+func (n *node) statusWorkers() []admin.Worker {
+	all := make([]admin.Worker, 0, len(n.cfg.Workers))
+	for i, p := range n.pools.Status() {
+		w := admin.Worker{
+			Name: p.Name, Script: p.Script, Queues: p.Queues, Threads: n.cfg.Workers[i].Threads,
+			Waiting: p.Waiting, Running: p.Running, Restarts: int64(p.Restarts),
+			LastError: p.LastError, LastErrorAt: timeOrNil(p.LastErrorAt),
+		}
+		if hasPHP && w.Threads > 0 {
+			w.Host = "jobs"
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+func (n *node) statusStorage() (admin.Storage, error) {
+	file, err := n.group.FSM.StoreStats()
+	if err != nil {
+		return admin.Storage{}, err
+	}
+	log, err := n.group.LogStats()
+	if err != nil {
+		return admin.Storage{}, err
+	}
+	doc := admin.Storage{
+		FileBytes: file.FileBytes, FreeBytesInFile: file.FreeBytes,
+		LogFirstIndex: log.First, LogLastIndex: log.Last, LogBytes: log.Bytes, SnapshotIndex: log.SnapshotIndex,
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Clean(n.dir.Path), &fs); err == nil {
+		doc.DiskFreeBytes = int64(fs.Bavail) * fs.Bsize
+	}
+	return doc, nil
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
