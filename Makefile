@@ -12,6 +12,7 @@ LDFLAGS     := -X main.version=$(VERSION)
 APP         ?= examples/hello
 FUZZTIME    ?= 30s
 BENCH       ?= .
+ROUNDS      ?= 5
 # The packages without C, in which the race detector sees everything.
 RACE        := /(storage|queue|cron|raftfsm|workers|wshub|internal)(/|$$)
 
@@ -62,7 +63,7 @@ test-nophp: ## build, vet and test without PHP and without C
 
 .PHONY: test-php
 test-php: build ## the tests with PHP
-	$(GO_PHP) test -tags $(TAGS) -timeout 30m ./...
+	$(GO_PHP) test -tags $(TAGS) -timeout 30m . ./phpext/... ./cluster_test
 
 .PHONY: test-race
 test-race: ## the packages without C under the race detector
@@ -93,3 +94,9 @@ bench: ## run benchmarks six times and summarize them (BENCH=regexp); keeps bin/
 	mkdir -p bin
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count 6 ./... | tee bin/bench-$(VERSION).txt
 	"$$(scripts/tool.sh benchstat)" bin/bench-$(VERSION).txt
+
+.PHONY: bench-php
+bench-php: build ## pushes and job cycles from PHP, beside the disk, in five interleaved rounds (ROUNDS=5)
+	$(GO_PHP) test -c -tags $(TAGS) -o bin/bench.test ./cluster_test
+	cd cluster_test && POGOD_BIN=$(CURDIR)/bin/pogod ../scripts/rounds.sh $(ROUNDS) ../bin/bench.test | tee ../bin/bench-php-$(VERSION).txt
+	"$$(scripts/tool.sh benchstat)" bin/bench-php-$(VERSION).txt

@@ -1,0 +1,594 @@
+package cluster_test
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// kind of a violation.
+type kind string
+
+// What a history can do wrong.
+const (
+	lostJob      kind = "lost"                 // accepted, and neither acked nor failed
+	inventedJob  kind = "invented"             // never pushed, or refused, and yet delivered or failed
+	pushedTwice  kind = "pushed twice"         // one push, two jobs; or another id than was answered
+	repeated     kind = "repeated"             // delivered again without a reason
+	stale        kind = "settled when stale"   // a lease that was gone settled its job
+	early        kind = "early"                // handed out before its time
+	refused      kind = "refused"              // a settling call answered 5 while its lease was held
+	failedWrong  kind = "failed without cause" // in the failed list, and should not be
+	attemptsKind kind = "wrong attempts"       // attempts that do not grow, or differ in the failed list
+	dropped      kind = "link dropped"         // a living node closed a connection
+	protocol     kind = "wrong answer"         // a code that the call cannot have
+	statusKind   kind = "status disagrees"     // with itself, or with what was answered
+)
+
+// kinds in the order of the report.
+var kinds = []kind{lostJob, inventedJob, pushedTwice, repeated, stale, early, refused, failedWrong, attemptsKind, dropped, protocol, statusKind}
+
+// violation is one thing that should not have happened.
+type violation struct {
+	kind kind
+	text string
+}
+
+// failedJob is an entry of a queue's failed list.
+type failedJob struct {
+	ID       string `json:"id"`
+	Queue    string `json:"queue"`
+	Payload  string `json:"payload"`
+	Reason   string `json:"reason"`
+	Attempts int    `json:"attempts"`
+}
+
+// history is all that the load saw. Feed it the record with add, then the failed
+// jobs with check.
+type history struct {
+	rules map[string]rule
+	dying bool // a node may fail, and close connections, before it is killed
+	dark  bool // from a dark to a cut
+
+	seq        int   // of the event, its place in the record
+	at         int64 // the event's
+	pushes     map[int64]*pushSeen
+	jobs       map[string]*jobHistory // by id
+	conns      map[int]*connSeen
+	cuts       []event
+	violations []violation
+}
+
+type pushSeen struct {
+	event
+	answered bool
+	code     int
+	job      string // of the answer
+	found    []*jobHistory
+}
+
+// jobHistory is the deliveries of one job.
+type jobHistory struct {
+	id         string
+	n          int64
+	queue      string
+	deliveries map[uint64]*attempt // by lease
+	dark       []*attempt          // came in the dark: they may have been taken back, and their leases given again
+	failed     *failedJob
+}
+
+// attempt is one delivery and what became of it. The seq fields are 0 for what did
+// not happen.
+type attempt struct {
+	event
+	seq   int
+	left  int // seq
+	lost  int // seq: the connection was lost while it was held
+	calls []*settleCall
+	dark  bool
+}
+
+type settleCall struct {
+	event // the call
+	seq   int
+	code  int
+	endAt int64 // when the answer came
+	dying bool  // the connection was lost in the same attempt
+}
+
+type connSeen struct {
+	held  *attempt
+	open  *settleCall // under way
+	round int         // of the dial
+	lost  bool
+}
+
+func newHistory(rules map[string]rule) *history {
+	return &history{
+		rules: rules, pushes: map[int64]*pushSeen{}, jobs: map[string]*jobHistory{}, conns: map[int]*connSeen{},
+	}
+}
+
+func (h *history) violate(k kind, format string, args ...any) {
+	h.violations = append(h.violations, violation{k, fmt.Sprintf(format, args...)})
+}
+
+// read adds a whole record.
+func (h *history) read(r io.Reader) error {
+	return readRecord(r, func(e event) error { h.add(e); return nil })
+}
+
+func (h *history) conn(id int) *connSeen {
+	c := h.conns[id]
+	if c == nil {
+		c = &connSeen{}
+		h.conns[id] = c
+	}
+	return c
+}
+
+// add takes the next event of the record.
+func (h *history) add(e event) {
+	h.seq++
+	h.at = e.at
+	c := h.conn(e.conn)
+	if h.dark && (e.what == evPushed || e.what == evSettled) && e.code != codeNotSent {
+		e.code = codeLost
+	}
+	switch e.what {
+	case evDial:
+		if c.lost && c.round == e.round && !h.dying {
+			h.violate(dropped, "connection %d, while the node lived", e.conn)
+		}
+		c.lost, c.round = false, e.round
+	case evPush:
+		h.pushes[e.n] = &pushSeen{event: e}
+	case evPushed:
+		if p := h.pushes[e.n]; p != nil {
+			p.answered, p.code, p.job = true, e.code, e.job
+		}
+	case evGot:
+		h.got(c, e)
+	case evLeft:
+		if a := h.attempt(e.job, e.lease); a != nil {
+			a.left = h.seq
+		}
+		c.held = nil
+	case evSettle:
+		c.open = &settleCall{event: e, seq: h.seq, code: codeLost}
+		if a := h.attempt(e.job, e.lease); a != nil {
+			a.calls = append(a.calls, c.open)
+		}
+	case evSettled:
+		if c.open != nil {
+			c.open.code, c.open.endAt = e.code, e.at
+			c.open = nil
+		}
+	case evLost:
+		if c.held != nil {
+			c.held.lost = h.seq
+			for _, call := range c.held.calls {
+				call.dying = true
+			}
+			c.held = nil
+		}
+		c.lost = true
+	case evDark:
+		h.dark = true
+	case evCut:
+		h.dark = false
+		h.cuts = append(h.cuts, e)
+	}
+}
+
+func (h *history) attempt(job string, lease uint64) *attempt {
+	if j := h.jobs[job]; j != nil {
+		return j.deliveries[lease]
+	}
+	return nil
+}
+
+func (h *history) got(c *connSeen, e event) {
+	j := h.jobs[e.job]
+	if j == nil {
+		j = &jobHistory{id: e.job, n: e.n, queue: e.queue, deliveries: map[uint64]*attempt{}}
+		h.jobs[e.job] = j
+	}
+	a := &attempt{event: e, seq: h.seq, dark: h.dark}
+	if old := j.deliveries[e.lease]; old != nil && old.dark && !h.dark {
+		j.dark = append(j.dark, old)
+	} else if old != nil {
+		h.violate(repeated, "job %s: lease %d was delivered twice", e.job, e.lease)
+	}
+	if j.n != e.n || j.queue != e.queue {
+		h.violate(inventedJob, "job %s was push %d of queue %s, and then push %d of queue %s", e.job, j.n, j.queue, e.n, e.queue)
+	}
+	j.deliveries[e.lease] = a
+	c.held = a
+}
+
+// report is what check found.
+type report struct {
+	violations []violation
+
+	rounds, atStart, inFlight          int   // inFlight: of the rounds, those cut with a push outstanding
+	calls                              []int // outstanding at the cut of each round
+	pushes, accepted, refused, notSent int
+	unknown, unknownFound, answered5   int
+	deliveries                         int
+	repeatsJustified                   int
+	acked, ackedMaybe, failed          int
+	snapshots                          int // that status showed
+	byQueue                            map[string]*totals
+}
+
+// totals are what the load knows of a queue's counters: at least, at most.
+type totals struct {
+	enqueued, acked, failed [2]int
+}
+
+func (r *report) count(k kind) int {
+	n := 0
+	for _, v := range r.violations {
+		if v.kind == k {
+			n++
+		}
+	}
+	return n
+}
+
+// check judges the history, after everything was worked off. failed is what the
+// queues' failed lists hold.
+func (h *history) check(failed []failedJob) *report {
+	r := &report{byQueue: map[string]*totals{}}
+	h.takeFailed(failed)
+	for _, id := range slices.Sorted(maps.Keys(h.jobs)) {
+		h.assign(h.jobs[id])
+	}
+	for _, n := range slices.Sorted(maps.Keys(h.pushes)) {
+		h.checkPush(h.pushes[n], r)
+	}
+	for _, id := range slices.Sorted(maps.Keys(h.jobs)) {
+		h.checkJob(h.jobs[id], r)
+	}
+	for _, e := range h.cuts {
+		if e.round == 0 {
+			r.atStart++
+			continue
+		}
+		r.rounds++
+		r.calls = append(r.calls, e.calls)
+		if e.pushes > 0 {
+			r.inFlight++
+		}
+	}
+	r.violations = h.violations
+	return r
+}
+
+// takeFailed gives each failed job to its history.
+func (h *history) takeFailed(failed []failedJob) {
+	for _, f := range failed {
+		n, _, ok := parsePayload(f.Payload)
+		if !ok {
+			h.violate(inventedJob, "failed job %s of queue %s has a payload that was never pushed", f.ID, f.Queue)
+			continue
+		}
+		j := h.jobs[f.ID]
+		if j == nil {
+			j = &jobHistory{id: f.ID, n: n, queue: f.Queue, deliveries: map[uint64]*attempt{}}
+			h.jobs[f.ID] = j
+		}
+		switch {
+		case j.failed != nil:
+			h.violate(failedWrong, "job %s is in the failed list twice", f.ID)
+		case j.n != n || j.queue != f.Queue:
+			h.violate(inventedJob, "job %s was push %d of queue %s, and failed as push %d of queue %s", f.ID, j.n, j.queue, n, f.Queue)
+		}
+		j.failed = &f
+	}
+}
+
+// assign finds the push of a job.
+func (h *history) assign(j *jobHistory) {
+	p := h.pushes[j.n]
+	switch {
+	case p == nil:
+		h.violate(inventedJob, "job %s: nobody pushed %d", j.id, j.n)
+		return
+	case p.queue != j.queue:
+		h.violate(inventedJob, "job %s: %d was pushed to queue %s, not to %s", j.id, j.n, p.queue, j.queue)
+	}
+	p.found = append(p.found, j)
+}
+
+func (r *report) queue(name string) *totals {
+	t := r.byQueue[name]
+	if t == nil {
+		t = &totals{}
+		r.byQueue[name] = t
+	}
+	return t
+}
+
+func (h *history) checkPush(p *pushSeen, r *report) {
+	r.pushes++
+	t := r.queue(p.queue)
+	code := p.code
+	if !p.answered {
+		code = codeLost
+	}
+	switch code {
+	case 1:
+		r.accepted++
+		t.enqueued[0]++
+		t.enqueued[1]++
+		if len(p.found) == 0 {
+			h.violate(lostJob, "push %d of queue %s (%s), answered with job %s, was never delivered", p.n, p.queue, p.plan, p.job)
+		}
+	case 0, 3, 4, 6, codeNotSent:
+		if r.refused++; code == codeNotSent {
+			r.refused--
+			r.notSent++
+		}
+		if len(p.found) > 0 {
+			h.violate(inventedJob, "push %d of queue %s was answered %d, and yet there is job %s", p.n, p.queue, code, p.found[0].id)
+		}
+		if want, ok := refusal[p.plan]; code != codeNotSent && (!ok || want != code) {
+			h.violate(protocol, "push %d of queue %s (%s) was answered %d", p.n, p.queue, p.plan, code)
+		}
+	case 5, codeLost:
+		if r.unknown++; code == 5 {
+			r.answered5++
+		}
+		t.enqueued[1]++
+		if len(p.found) > 0 {
+			r.unknownFound++
+			if p.found[0].sure() {
+				t.enqueued[0]++
+			}
+		}
+	default:
+		h.violate(protocol, "push %d was answered %d", p.n, code)
+	}
+	if len(p.found) > 1 {
+		h.violate(pushedTwice, "push %d is jobs %s and %s", p.n, p.found[0].id, p.found[1].id)
+	}
+	for _, j := range p.found {
+		if code == 1 && j.id != p.job {
+			h.violate(pushedTwice, "push %d was answered with job %s and is job %s", p.n, p.job, j.id)
+		}
+	}
+}
+
+// refusal is the code that a push of a plan may be refused with.
+var refusal = map[plan]int{planTight: 0, planLarge: 3, planNowhere: 6}
+
+// ending is how an attempt ended, as far as the load can know.
+type ending struct {
+	verb     string // of the settling call that was accepted; "": none
+	maybe    string // of one whose outcome is unknown
+	reason   bool   // it may be delivered again
+	fromSeq  int    // not before this event
+	early    time.Duration
+	earlySeq *settleCall
+	late     bool // it was held past its time-out
+}
+
+// end judges the calls of one attempt. next is the one after it, nil for the last.
+func (h *history) end(j *jobHistory, a, next *attempt) ending {
+	var e ending
+	timeout := h.rules[j.queue].timeout.Microseconds()
+	late := func(at int64) bool { return timeout > 0 && at-a.asked >= timeout }
+	gone := func(c *settleCall) bool { // its lease, before the call was sent
+		return a.lost != 0 && a.lost < c.seq || next != nil && next.seq < c.seq
+	}
+	for _, c := range a.calls {
+		switch {
+		case c.code == 1 && gone(c):
+			h.violate(stale, "job %s, lease %d: %s was accepted after the lease was gone", j.id, a.lease, c.verb)
+		case c.code == 1 && e.verb != "" && e.verb != c.verb:
+			h.violate(stale, "job %s, lease %d: %s was accepted, and then %s", j.id, a.lease, e.verb, c.verb)
+		case c.code == 1:
+			if e.verb == "" {
+				e.verb, e.fromSeq = c.verb, c.seq
+				e.early, e.earlySeq = time.Duration(c.delay)*time.Millisecond, c
+			}
+		case c.code == codeNotSent, gone(c), c.code == 5 && (e.verb != "" && e.verb != c.verb || late(c.endAt)):
+			// Nothing happened.
+		case c.code == 5 && !c.dying:
+			h.violate(refused, "job %s, lease %d: %s was answered 5 after %s, and nothing had taken the lease", j.id, a.lease, c.verb, micros(c.endAt-a.at))
+		case c.code == 5 || c.code == codeLost:
+			if e.maybe == "" && e.verb == "" {
+				e.maybe = c.verb
+				if !e.reason {
+					e.reason, e.fromSeq = true, c.seq
+				}
+			}
+		default:
+			h.violate(protocol, "job %s: %s was answered %d", j.id, c.verb, c.code)
+		}
+	}
+	switch {
+	case e.verb == "release":
+		e.reason = true
+	case e.verb != "":
+		e.reason = false // it is settled for ever
+	case e.maybe != "":
+	case a.left != 0:
+		e.reason, e.fromSeq = true, a.left
+	case a.lost != 0:
+		e.reason, e.fromSeq = true, a.seq // the node was gone before the load knew
+	}
+	if next != nil && e.verb == "" && late(next.at) {
+		e.late, e.reason, e.fromSeq = true, true, 0
+	}
+	if next == nil && e.verb == "" && len(a.calls) > 0 {
+		e.late = late(a.calls[len(a.calls)-1].endAt)
+	}
+	return e
+}
+
+func micros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
+
+// grain is how much earlier than its delay a job may seem to come: cluster time counts
+// whole milliseconds.
+const grain = 2 * time.Millisecond
+
+func (h *history) checkJob(j *jobHistory, r *report) {
+	t := r.queue(j.queue)
+	attempts := slices.SortedFunc(maps.Values(j.deliveries), func(a, b *attempt) int { return cmp.Compare(a.lease, b.lease) })
+	attempts = slices.DeleteFunc(attempts, func(a *attempt) bool {
+		if a.dark {
+			j.dark = append(j.dark, a)
+		}
+		return a.dark
+	})
+	r.deliveries += len(attempts)
+	p := h.pushes[j.n]
+	limit := h.rules[j.queue].maxAttempts
+	least, most := 0, 0 // attempts that were spent
+	var end ending
+	for i, a := range attempts {
+		var next *attempt
+		if i+1 < len(attempts) {
+			next = attempts[i+1]
+		}
+		if i == 0 {
+			if p != nil && micros(a.at-p.at) < time.Duration(p.delay)*time.Millisecond-grain {
+				h.violate(early, "job %s was pushed with a delay of %d ms and came after %s", j.id, p.delay, micros(a.at-p.at))
+			}
+		} else {
+			switch {
+			case !end.reason:
+				h.violate(repeated, "job %s: lease %d ended with %q, and lease %d was delivered", j.id, attempts[i-1].lease, end.verb, a.lease)
+			case a.seq < end.fromSeq:
+				h.violate(repeated, "job %s: lease %d was delivered while lease %d was held", j.id, a.lease, attempts[i-1].lease)
+			case limit > 0 && least >= limit:
+				h.violate(repeated, "job %s: lease %d was delivered after %d attempts were spent", j.id, a.lease, least)
+			default:
+				r.repeatsJustified++
+			}
+			if end.verb == "release" && micros(a.at-end.earlySeq.at) < end.early-grain {
+				h.violate(early, "job %s was released with a delay of %s and came after %s", j.id, end.early, micros(a.at-end.earlySeq.at))
+			}
+			if a.attempts <= attempts[i-1].attempts {
+				h.violate(attemptsKind, "job %s: attempts %d after attempts %d", j.id, a.attempts, attempts[i-1].attempts)
+			}
+		}
+		end = h.end(j, a, next)
+		switch {
+		case end.verb == "release":
+			least++
+			most++
+		case end.verb == "" && (end.maybe != "" || a.left != 0 || end.late):
+			most++
+		}
+	}
+	h.checkLast(j, attempts, end, most, r, t)
+}
+
+// sure reports whether the job was seen outside of the dark.
+func (j *jobHistory) sure() bool {
+	for _, a := range j.deliveries {
+		if !a.dark {
+			return true
+		}
+	}
+	return j.failed != nil
+}
+
+// inDark reports whether the job may have been settled so in the dark.
+func (j *jobHistory) inDark(verb string) bool {
+	return slices.ContainsFunc(j.dark, func(a *attempt) bool {
+		return slices.ContainsFunc(a.calls, func(c *settleCall) bool { return c.verb == verb })
+	})
+}
+
+// checkLast judges where a job has ended.
+func (h *history) checkLast(j *jobHistory, attempts []*attempt, end ending, most int, r *report, t *totals) {
+	limit := h.rules[j.queue].maxAttempts
+	acked, ackedMaybe := end.verb == "ack", end.verb == "" && end.maybe == "ack" || j.inDark("ack")
+	most += len(j.dark)
+	p := h.pushes[j.n]
+	switch {
+	case j.failed != nil:
+		r.failed++
+		t.failed[0]++
+		t.failed[1]++
+		asked := (end.verb == "fail" || end.verb == "" && end.maybe == "fail" || j.inDark("fail")) && j.failed.Reason == failReason(j.n)
+		if !asked && !(limit > 0 && most >= limit && (end.verb == "release" || end.verb == "")) {
+			h.violate(failedWrong, "job %s (push %d, queue %s) failed with %q after %d attempts, of which %d may have been spent", j.id, j.n, j.queue, j.failed.Reason, len(attempts), most)
+		}
+		if len(attempts) > 0 && len(j.dark) == 0 && j.failed.Attempts != attempts[len(attempts)-1].attempts {
+			h.violate(attemptsKind, "job %s failed in attempt %d and the list says %d", j.id, attempts[len(attempts)-1].attempts, j.failed.Attempts)
+		}
+	case acked:
+		r.acked++
+		t.acked[0]++
+		t.acked[1]++
+	case ackedMaybe:
+		r.ackedMaybe++
+		t.acked[1]++
+		if p != nil && p.code == 1 || j.sure() {
+			t.acked[0]++ // or it would have come again
+		}
+	case p != nil && p.code != 1 && !j.sure():
+		// The push went with the dark.
+	case p != nil && len(attempts) == 0:
+		h.violate(lostJob, "job %s (push %d, queue %s): it was delivered in the dark, and then never", j.id, j.n, j.queue)
+	case p != nil:
+		how := cmp.Or(end.verb, end.maybe, "nothing")
+		h.violate(lostJob, "job %s (push %d, queue %s): its last delivery, lease %d, ended with %s, and it is neither delivered again nor failed", j.id, j.n, j.queue, attempts[len(attempts)-1].lease, how)
+	}
+}
+
+// String is the table of the report, and the first violations of each kind.
+func (r *report) String() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	row := func(name string, values ...any) {
+		fmt.Fprintf(w, "  %s\t%s\n", name, strings.TrimSpace(fmt.Sprintln(values...)))
+	}
+	row("rounds", r.rounds)
+	row("  cut with pushes in flight", r.inFlight)
+	if n := len(r.calls); n > 0 {
+		calls := slices.Sorted(slices.Values(r.calls))
+		row("  calls outstanding at the cut", fmt.Sprintf("least %d, median %d, most %d", calls[0], calls[n/2], calls[n-1]))
+	}
+	row("more cuts, while it started", r.atStart)
+	row("snapshots seen", r.snapshots)
+	row("pushes attempted", r.pushes)
+	row("  accepted", r.accepted)
+	row("  refused", r.refused)
+	row("  not sent", r.notSent)
+	row("  outcome unknown", fmt.Sprintf("%d, of these answered 5: %d, found: %d", r.unknown, r.answered5, r.unknownFound))
+	row("deliveries", r.deliveries)
+	row("  repeats, justified", r.repeatsJustified)
+	row("jobs acked", fmt.Sprintf("%d, and %d by a call of unknown outcome", r.acked, r.ackedMaybe))
+	row("jobs failed", r.failed)
+	for _, k := range kinds {
+		row(string(k), r.count(k))
+	}
+	_ = w.Flush() // to memory
+	const show = 5
+	for _, k := range kinds {
+		n := 0
+		for _, v := range r.violations {
+			if v.kind != k {
+				continue
+			}
+			if n++; n > show {
+				fmt.Fprintf(&b, "  %s: ... and %d more\n", k, r.count(k)-show)
+				break
+			}
+			fmt.Fprintf(&b, "  %s: %s\n", k, v.text)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,94 @@
+//go:build php
+
+package cluster_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const withPHP = true
+
+// TestCrashPHP is TestCrash with the node that POGOD_BIN names, whose jobs host runs
+// testdata/worker.php as the consumer of one of the queues. The host dies with its node.
+func TestCrashPHP(t *testing.T) {
+	bin := os.Getenv("POGOD_BIN")
+	if bin == "" {
+		t.Skip("needs POGOD_BIN, a pogod with PHP: make test-php sets it")
+	}
+	n := newNode(t, bin, "")
+	app, record := filepath.Join(n.home, "app"), filepath.Join(t.TempDir(), "php")
+	script, err := os.ReadFile(filepath.Join("testdata", "worker.php"))
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Join(app, "public"), 0o700), os.WriteFile(filepath.Join(app, "worker.php"), script, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.php = fmt.Sprintf("\n[php]\napp = %q\n\n[web]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n"+
+		"\n[[worker]]\nname = \"php\"\nscript = \"worker.php\"\nqueues = [%q]\nthreads = 4\nenv = { RECORD = %q }\n", app, queuePHP, record)
+	tr := trial{rounds: envInt(t, "POGOD_CRASH_ROUNDS", 3), seed: newSeed(t), php: 5}
+	handled := 0
+	tr.extra = func(h *history) (err error) {
+		handled, err = readPHP(h, record)
+		return err
+	}
+	r, err := tr.run(t, n)
+	if err != nil {
+		t.Error(err)
+	}
+	r.require(t)
+	t.Logf("deliveries to PHP: %d", handled)
+	if handled == 0 {
+		t.Error("PHP has handled nothing")
+	}
+}
+
+// phpConns is the first connection's number of PHP's deliveries, each of which stands
+// for a connection of its own.
+const phpConns = 1_000_000
+
+// readPHP adds what the PHP worker recorded. An ack without an answer is one of unknown
+// outcome: the host died with its node.
+func readPHP(h *history, path string) (deliveries int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	conns := map[string]int{} // by delivery id
+	for s := bufio.NewScanner(f); s.Scan(); {
+		w := strings.Fields(s.Text())
+		if len(w) != 4 {
+			return 0, fmt.Errorf("not a line of testdata/worker.php: %q", s.Text())
+		}
+		n, _, _ := parsePayload(w[0])
+		attempts, err := strconv.Atoi(w[1])
+		job, number, _ := strings.Cut(w[3], ":")
+		lease, err2 := strconv.ParseUint(number, 10, 64)
+		if err := errors.Join(err, err2); err != nil {
+			return 0, err
+		}
+		settle := event{what: evSettle, at: h.at, verb: "ack", job: job, lease: lease}
+		if w[2] == "-" {
+			deliveries++
+			settle.conn = phpConns + deliveries
+			conns[w[3]] = settle.conn
+			h.add(event{what: evGot, at: h.at, conn: settle.conn, n: n, queue: queuePHP, job: job, lease: lease, attempts: attempts, asked: h.at})
+			h.add(settle)
+			continue
+		}
+		settle.what, settle.conn = evSettled, conns[w[3]]
+		if settle.code, err = strconv.Atoi(w[2]); err != nil {
+			return 0, err
+		}
+		h.add(settle)
+	}
+	return deliveries, nil
+}

@@ -1,0 +1,488 @@
+package cluster_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"pogod/internal/link"
+)
+
+// loadSpec is what the load's process is told, as JSON in the variable loadEnv.
+type loadSpec struct {
+	Socket      string
+	Record      string // path of the record, which must not exist yet
+	Seed        uint64
+	Producers   int
+	Consumers   int  // of the worker ext
+	Late        int  // consumers of the worker ext-late
+	PHP         int  // share of the pushes, in a hundred, that PHP handles
+	Plain       bool // neither planTight nor planLate
+	Outstanding int  // calls that must be outstanding before "loaded" is answered
+}
+
+const loadEnv = "POGOD_CLUSTER_TEST_LOAD"
+
+// Bounds of the accepted jobs that have never been delivered, so that what is left at the
+// end is worked off soon, and what is large fits the disk.
+const (
+	maxBacklog      = 6000
+	maxBacklogHeavy = 500
+)
+
+// load is the process that pushes and consumes. It outlives the node, connects again
+// by itself, and answers the commands on its standard input, one line each:
+//
+//	loaded    enough calls are outstanding, and a push was accepted since the last cut
+//	light     few payloads are large
+//	heavy     many are
+//	dark      the power is about to be cut: what comes from now on is marked
+//	killed r  the node is dead: "cut calls pushes", when all that was outstanding ended
+//	stop      no more pushes: "stopped", when the last was answered
+//	finish    the consumers end, the record is closed: "finished"
+type load struct {
+	spec loadSpec
+	rec  *recorder
+
+	ctx     context.Context // ends at finish
+	pushing context.Context // ends at stop
+
+	mu       sync.Mutex // guards the rest
+	cond     *sync.Cond // any of it changed
+	number   int64      // of the last push
+	large    int        // one push in so many has a large payload
+	jobs     map[int64]jobSeen
+	backlog  int  // accepted and never delivered
+	late     int  // pushes of planLate under way, as far as it is known
+	calls    int  // outstanding
+	accepted int  // pushes since the last cut
+	lost     int  // calls that ended with the link since the last cut
+	lostPush int  // of these, pushes
+	cuts     int  // so far
+	dark     bool // from dark to killed
+}
+
+// jobSeen says what the load saw of a push.
+type jobSeen uint8
+
+const (
+	seenAccepted jobSeen = 1 << iota
+	seenDelivered
+)
+
+// runLoad is the main function of the load's process.
+func runLoad(spec string) error {
+	l := &load{jobs: map[int64]jobSeen{}, large: largeLight}
+	l.cond = sync.NewCond(&l.mu)
+	err := json.Unmarshal([]byte(spec), &l.spec)
+	if err != nil {
+		return err
+	}
+	if l.rec, err = newRecorder(l.spec.Record); err != nil {
+		return err
+	}
+	ctx, finish := context.WithCancel(context.Background())
+	defer finish()
+	pushing, stop := context.WithCancel(ctx)
+	defer stop()
+	l.ctx, l.pushing = ctx, pushing
+	context.AfterFunc(pushing, l.changed)
+
+	var producers, consumers sync.WaitGroup
+	conn := 0
+	for range l.spec.Producers {
+		id := conn
+		producers.Go(func() { l.produce(id) }) // ended by stop
+		conn++
+	}
+	for i := range l.spec.Consumers + l.spec.Late {
+		k := &consumer{l: l, conn: conn, worker: workerExt, slot: i, rand: rand.New(rand.NewPCG(l.spec.Seed, uint64(conn)))}
+		if i >= l.spec.Consumers {
+			k.worker = workerLate
+		}
+		consumers.Go(k.run) // ended by finish
+		conn++
+	}
+
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		command, argument, _ := strings.Cut(in.Text(), " ")
+		switch command {
+		case "loaded":
+			l.await(func() bool { return l.accepted > 0 && l.calls >= l.spec.Outstanding })
+			fmt.Println("loaded")
+		case "light", "heavy":
+			l.mu.Lock()
+			if l.large = largeLight; command == "heavy" {
+				l.large = largeHeavy
+			}
+			l.mu.Unlock()
+			fmt.Println(command)
+		case "dark":
+			l.mu.Lock()
+			l.dark = true
+			l.mu.Unlock()
+			l.rec.wait(l.rec.answer(event{what: evDark}))
+			fmt.Println("dark")
+		case "killed":
+			calls, pushes := l.cut(argument)
+			fmt.Println("cut", calls, pushes)
+		case "stop":
+			stop()
+			producers.Wait()
+			fmt.Println("stopped")
+		case "finish":
+			stop()
+			finish()
+			producers.Wait()
+			consumers.Wait()
+			if err := l.rec.close(); err != nil {
+				return err
+			}
+			fmt.Println("finished")
+			return nil
+		default:
+			return fmt.Errorf("no command %q", command)
+		}
+	}
+	return errors.Join(errors.New("the test ended without finish"), in.Err())
+}
+
+// changed wakes whoever waits for a change of what mu guards.
+func (l *load) changed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cond.Broadcast()
+}
+
+// await waits until f, called with mu held, is true.
+func (l *load) await(f func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !f() {
+		l.cond.Wait()
+	}
+}
+
+// cut waits for the end of every call that was outstanding when the node died, and
+// notes how many there were.
+func (l *load) cut(round string) (calls, pushes int) {
+	l.await(func() bool { return l.calls == 0 })
+	l.mu.Lock()
+	calls, pushes = l.lost, l.lostPush
+	l.lost, l.lostPush, l.accepted = 0, 0, 0
+	l.cuts++
+	l.dark = false
+	l.mu.Unlock()
+	e := event{what: evCut, calls: calls, pushes: pushes}
+	_, _ = fmt.Sscan(round, &e.round)
+	l.rec.wait(l.rec.answer(e))
+	return calls, pushes
+}
+
+// redialPause is between two attempts to reach the node.
+const redialPause = 5 * time.Millisecond
+
+// dial connects, again and again until ctx ends: then it returns nil.
+func (l *load) dial(ctx context.Context, conn int, role link.Role, name string) *link.Client {
+	for {
+		l.mu.Lock()
+		cuts := l.cuts
+		l.mu.Unlock()
+		c, err := link.Dial(ctx, l.spec.Socket, role, name)
+		if err == nil {
+			l.rec.add(event{what: evDial, conn: conn, round: cuts})
+			return c
+		}
+		if !pause(ctx, redialPause) {
+			return nil
+		}
+	}
+}
+
+// pause waits for d; false means that ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// call makes one call and counts it. Its code is codeLost or codeNotSent when the link
+// failed; the loss is recorded then, behind the answer.
+func (l *load) call(c *link.Client, name string, f link.Builder) (code int, body []byte, ok bool) {
+	l.mu.Lock()
+	l.calls++
+	l.cond.Broadcast()
+	l.mu.Unlock()
+	answer, body, err := c.Call(f)
+	code, ok = int(answer), err == nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls--
+	switch {
+	case errors.Is(err, link.ErrLost):
+		code = codeLost
+		if l.lost++; name == evPush {
+			l.lostPush++
+		}
+	case err != nil:
+		code = codeNotSent
+	}
+	l.cond.Broadcast()
+	return code, body, ok
+}
+
+// noteLoss records that a connection is gone, and closes it.
+func (l *load) noteLoss(c *link.Client, conn int, call string) {
+	l.rec.add(event{what: evLost, conn: conn, call: call})
+	c.Close()
+}
+
+// produce pushes until stop.
+func (l *load) produce(conn int) {
+	r := rand.New(rand.NewPCG(l.spec.Seed, uint64(conn)))
+	var answers ahead
+	for {
+		c := l.dial(l.pushing, conn, link.RoleTool, "load")
+		if c == nil {
+			return
+		}
+		for l.push(c, conn, r, &answers) {
+		}
+		c.Close()
+	}
+}
+
+// push makes one push; false means that the connection is of no further use, or that
+// it is time to stop.
+func (l *load) push(c *link.Client, conn int, r *rand.Rand, answers *ahead) bool {
+	l.await(func() bool {
+		return l.backlog < maxBacklog && (l.large == largeLight || l.backlog < maxBacklogHeavy) || l.pushing.Err() != nil
+	})
+	if l.pushing.Err() != nil {
+		return false
+	}
+	l.mu.Lock()
+	l.number++
+	n, large := l.number, l.large
+	l.mu.Unlock()
+	p := newPush(r, n, l.spec.PHP, large)
+	if l.spec.Plain && (p.plan == planTight || p.plan == planLate) || p.plan == planLate && !l.mayBeLate() {
+		p = newPushOf(r, n, planAck, large)
+	}
+	l.rec.add(event{what: evPush, conn: conn, n: n, queue: p.queue, plan: p.plan, delay: p.delay.Milliseconds()})
+	code, body, ok := l.call(c, evPush, link.Request(nil, link.Push).String(p.queue).String(p.payload).Int(int64(p.delay/time.Second)))
+	job := "-"
+	if code == 1 {
+		var answer struct{ ID string }
+		if json.Unmarshal(body, &answer) == nil {
+			job = word(answer.ID)
+		}
+	}
+	answers.add(l.rec, l.rec.answer(event{what: evPushed, conn: conn, n: n, code: code, job: job}))
+	if !ok {
+		l.noteLoss(c, conn, evPush)
+		return false
+	}
+	if code == 1 {
+		l.mu.Lock()
+		l.accepted++
+		// What PHP takes is not seen here; it keeps no push waiting.
+		if l.jobs[n] |= seenAccepted; l.jobs[n]&seenDelivered == 0 && p.plan != planPHP {
+			l.backlog++
+		}
+		l.cond.Broadcast()
+		l.mu.Unlock()
+	}
+	return true
+}
+
+// word makes an id fit for a line of the record.
+func word(s string) string {
+	if s == "" || strings.ContainsAny(s, " \n\t") {
+		return "?"
+	}
+	return s
+}
+
+// delivery is what a consumer holds.
+type delivery struct {
+	ID       string `json:"id"`
+	Queue    string `json:"queue"`
+	Payload  string `json:"payload"`
+	Attempts int    `json:"attempts"`
+	Job      string `json:"job"`
+
+	lease uint64
+	n     int64
+	plan  plan
+	dark  bool
+}
+
+// consumer is one thread of a worker.
+type consumer struct {
+	l       *load
+	conn    int
+	worker  string
+	slot    int
+	rand    *rand.Rand
+	answers ahead
+}
+
+// run takes deliveries until finish.
+func (k *consumer) run() {
+	var held *delivery // when the last connection was lost
+	for {
+		c := k.l.dial(k.l.ctx, k.conn, link.RoleWorker, k.worker)
+		if c == nil {
+			return
+		}
+		// A lease that ended with its node must not settle anything. One that came in the
+		// dark may be given again.
+		if held == nil || held.dark || k.rand.IntN(2) == 0 || k.settle(c, held, "ack", 0) {
+			held = k.take(c)
+		}
+	}
+}
+
+// take handles one delivery after the other until the connection is lost, and returns
+// what was held then.
+func (k *consumer) take(c *link.Client) *delivery {
+	l := k.l
+	stop := context.AfterFunc(l.ctx, c.Close) // the node never ends a Next by itself
+	defer stop()
+	for {
+		asked := l.rec.now()
+		code, body, ok := l.call(c, "next", link.Request(nil, link.Next).String(k.worker).Int(int64(k.slot)))
+		if !ok || code != 1 {
+			l.noteLoss(c, k.conn, "next")
+			return nil
+		}
+		d := &delivery{}
+		lease, msg, err := link.ParseDelivery(body)
+		if err == nil {
+			err = json.Unmarshal(msg, d)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "a delivery that cannot be read: %q: %v\n", body, err)
+		}
+		d.lease = lease
+		d.n, d.plan, ok = parsePayload(d.Payload)
+		if !ok {
+			fmt.Fprintf(os.Stderr, "a payload that was never pushed: %.200q\n", d.Payload)
+			d.n = -1
+		}
+		l.rec.add(event{what: evGot, conn: k.conn, n: d.n, queue: word(d.Queue), job: word(d.Job), lease: lease, attempts: d.Attempts, asked: asked})
+		l.mu.Lock()
+		if l.jobs[d.n] == seenAccepted {
+			l.backlog--
+		}
+		l.jobs[d.n] |= seenDelivered
+		d.dark = l.dark
+		l.cond.Broadcast()
+		l.mu.Unlock()
+		if !k.handle(c, d) {
+			return d
+		}
+	}
+}
+
+// leaseGrace is how long after an attempt's time-out its lease is lost at the latest.
+const leaseGrace = 5 * time.Second
+
+// handle does with a delivery what its job's plan says; false means that the
+// connection was lost meanwhile.
+func (k *consumer) handle(c *link.Client, d *delivery) bool {
+	l, first := k.l, d.Attempts == 1
+	switch {
+	case d.plan == planFail:
+		return k.settle(c, d, "fail", 0)
+	case d.plan == planExhaust, d.plan == planRelease && first:
+		return k.settle(c, d, "release", 0)
+	case d.plan == planPause && first:
+		return k.settle(c, d, "release", time.Second)
+	case d.plan == planForget, d.plan == planLeave && first:
+		l.rec.add(event{what: evLeft, conn: k.conn, job: word(d.Job), lease: d.lease})
+		return true
+	case d.plan == planStale && first:
+		return k.settle(c, d, "release", 0) && k.settle(c, d, "ack", 0)
+	case d.plan == planTwice:
+		if !k.settle(c, d, "ack", 0) {
+			return false
+		}
+	case d.plan == planSlow:
+		pause(l.ctx, time.Duration(k.rand.IntN(60))*time.Millisecond)
+	case d.plan == planLate && first:
+		hold := queueRules[queueLate].timeout + time.Duration(k.rand.IntN(300))*time.Millisecond
+		if k.rand.IntN(2) == 0 {
+			hold += leaseGrace
+		}
+		pause(l.ctx, hold)
+	}
+	if d.plan == planLate {
+		l.mu.Lock()
+		l.late = max(0, l.late-1)
+		l.mu.Unlock()
+	}
+	return k.settle(c, d, "ack", 0)
+}
+
+// settle makes one settling call; false means that the connection was lost.
+func (k *consumer) settle(c *link.Client, d *delivery, verb string, delay time.Duration) bool {
+	l := k.l
+	var f link.Builder
+	switch verb {
+	case "ack":
+		f = link.Request(nil, link.Ack).String(d.Queue).String(d.ID)
+	case "release":
+		f = link.Request(nil, link.Release).String(d.Queue).String(d.ID).Int(int64(delay / time.Second))
+	case "fail":
+		f = link.Request(nil, link.Fail).String(d.Queue).String(d.ID).String(failReason(d.n))
+	}
+	e := event{what: evSettle, conn: k.conn, verb: verb, job: word(d.Job), lease: d.lease, delay: delay.Milliseconds()}
+	l.rec.add(e)
+	code, _, ok := l.call(c, verb, f)
+	e.what, e.code = evSettled, code
+	k.answers.add(l.rec, l.rec.answer(e))
+	if !ok {
+		l.noteLoss(c, k.conn, verb)
+	}
+	return ok
+}
+
+// mayBeLate takes one of the few pushes of planLate, whose jobs hold a consumer for
+// seconds.
+func (l *load) mayBeLate() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.late >= l.spec.Late {
+		return false
+	}
+	l.late++
+	return true
+}
+
+// readLines sends the lines of r until it ends.
+func readLines(r io.Reader) <-chan string {
+	lines := make(chan string, 16) // each command has one line as its answer, and one is given at a time
+	go func() {                    // ended by the end of r
+		defer close(lines)
+		for s := bufio.NewScanner(r); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	return lines
+}

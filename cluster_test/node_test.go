@@ -1,0 +1,451 @@
+package cluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pogod/internal/link"
+)
+
+// Bounds of waits. They are generous: what is waited for is signalled, or asked for
+// again after pollPause.
+const (
+	readyWithin = 60 * time.Second
+	drainWithin = 90 * time.Second
+	endWithin   = 60 * time.Second
+	pollPause   = 5 * time.Millisecond
+)
+
+// builds are the binaries that this process has built, by build tags.
+var builds struct {
+	mu   sync.Mutex // held while one is built
+	dir  string
+	path map[string]string
+}
+
+// build returns the path of a node without PHP, built with tags.
+func build(t *testing.T, tags string) string {
+	t.Helper()
+	builds.mu.Lock()
+	defer builds.mu.Unlock()
+	if path := builds.path[tags]; path != "" {
+		return path
+	}
+	if builds.dir == "" {
+		dir, err := os.MkdirTemp("", "pogod-build") // outlives the test: the next one uses it
+		if err != nil {
+			t.Fatal(err)
+		}
+		builds.dir, builds.path = dir, map[string]string{}
+	}
+	path := filepath.Join(builds.dir, "pogod"+tags)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", tags, "-o", path, "pogod")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the node: %v\n%s", err, out)
+	}
+	builds.path[tags] = path
+	return path
+}
+
+// node is a data directory and the process that serves it, if one runs.
+type node struct {
+	t      *testing.T
+	bin    string
+	dir    string // data directory
+	home   string // configuration, socket, log; short, for the socket's sake
+	env    []string
+	php    string // the rest of the configuration, for a node with PHP
+	admin  string // address of the admin endpoint
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the process has ended
+	err    error         // of its end; read after exited
+
+	wrong     []string // what status said that cannot be
+	snapshot  uint64   // index of the last one that status showed
+	snapshots int      // how often there was a new one
+}
+
+// newNode makes a home for a node whose data is in dir; "" puts it there too.
+func newNode(t *testing.T, bin, dir string) *node {
+	t.Helper()
+	home, err := os.MkdirTemp("", "pogod") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, bin: bin, dir: dir, home: home}
+	if dir == "" {
+		n.dir = filepath.Join(home, "data")
+	}
+	t.Cleanup(func() {
+		n.kill()
+		if t.Failed() {
+			n.showLog()
+		}
+		if err := os.RemoveAll(home); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+func (n *node) socket() string  { return filepath.Join(n.home, "s") }
+func (n *node) logPath() string { return filepath.Join(n.home, "log") }
+
+// configure writes the configuration, with a free port for the admin endpoint.
+func (n *node) configure() error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	n.admin = ln.Addr().String()
+	if err := ln.Close(); err != nil {
+		return err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "[node]\ndata_dir = %q\nsocket = %q\n\n[admin]\nlisten = %q\n", n.dir, n.socket(), n.admin)
+	names := make([]string, 0, len(queueRules))
+	for name, r := range queueRules {
+		names = append(names, fmt.Sprintf("\n[queue.%s]\nmax_attempts = %d\nvisibility_timeout = %q\n%s\n", name, r.maxAttempts, r.timeout, r.settings))
+	}
+	slices.Sort(names)
+	b.WriteString(strings.Join(names, ""))
+	fmt.Fprintf(&b, "\n[[worker]]\nname = %q\nqueues = [%q, %q, %q]\n", workerExt, queueNow, queueLater, queueTight)
+	fmt.Fprintf(&b, "\n[[worker]]\nname = %q\nqueues = [%q]\n", workerLate, queueLate)
+	b.WriteString(n.php)
+	return os.WriteFile(filepath.Join(n.home, "pogod.toml"), []byte(b.String()), 0o600)
+}
+
+// start starts the process and does not wait for it.
+func (n *node) start() {
+	n.t.Helper()
+	if err := n.configure(); err != nil {
+		n.t.Fatal(err)
+	}
+	log, err := os.OpenFile(n.logPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer log.Close()
+	fmt.Fprintln(log, "--- start")
+	n.cmd = exec.Command(n.bin, "serve", "--config", filepath.Join(n.home, "pogod.toml"))
+	n.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "POGOD_") }), n.env...)
+	n.cmd.Stdout, n.cmd.Stderr = log, log
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	n.cmd.WaitDelay = time.Second
+	if err := n.cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	n.exited = exited
+	go func(cmd *exec.Cmd) { // ended by the end of the process
+		n.err = cmd.Wait()
+		close(exited)
+	}(n.cmd)
+}
+
+// kill ends the process with SIGKILL and waits for its end.
+func (n *node) kill() {
+	if n.cmd == nil {
+		return
+	}
+	_ = n.cmd.Process.Kill() // one that has ended by itself is dead too
+	<-n.exited
+	n.cmd = nil
+}
+
+// freeze stops the process with SIGSTOP, and waits until each of its threads has come out
+// of the system call that it was in.
+func (n *node) freeze() error {
+	if err := n.cmd.Process.Signal(syscall.SIGSTOP); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	for {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", n.cmd.Process.Pid))
+		if err != nil {
+			return err
+		}
+		running := slices.ContainsFunc(stats, func(path string) bool {
+			b, err := os.ReadFile(path)
+			_, state, _ := strings.Cut(string(b), ") ") // behind the name: T stopped, Z ended
+			return err == nil && !strings.HasPrefix(state, "T") && !strings.HasPrefix(state, "Z")
+		})
+		if !running {
+			return nil
+		}
+		if !pause(ctx, pollPause) {
+			return fmt.Errorf("the node was not stopped within %s", endWithin)
+		}
+	}
+}
+
+// stop ends the process with SIGTERM; it must leave well.
+func (n *node) stop() {
+	n.t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		n.t.Error(err)
+	}
+	select {
+	case <-n.exited:
+		if n.err != nil {
+			n.t.Errorf("the node did not leave well after SIGTERM: %v", n.err)
+		}
+		n.cmd = nil
+	case <-time.After(endWithin):
+		n.t.Errorf("the node did not end %s after SIGTERM", endWithin)
+		n.kill()
+	}
+}
+
+// errExited is returned when the node ended by itself.
+var errExited = errors.New("the node ended by itself")
+
+// ready waits until the node serves.
+func (n *node) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+	defer cancel()
+	last := errors.New("it was never asked")
+	for {
+		select {
+		case <-n.exited:
+			return fmt.Errorf("%w: %w: %s", errExited, n.err, n.lastLine())
+		default:
+		}
+		if _, err := n.get(ctx, "/readyz"); err == nil {
+			return nil
+		} else if ctx.Err() == nil {
+			last = err
+		}
+		if !pause(ctx, pollPause) {
+			return fmt.Errorf("the node was not ready within %s: %w", readyWithin, last)
+		}
+	}
+}
+
+// get asks the admin endpoint.
+func (n *node) get(ctx context.Context, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.admin+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Close = true // the process at the other end is killed again and again
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answered %s: %s", path, res.Status, body)
+	}
+	return body, err
+}
+
+// queueStatus is one queue in /status.
+type queueStatus struct {
+	Queue                      string
+	Pending, Delayed, Reserved int
+	Failed, Enqueued, Acked    int
+	FailedTotal                int `json:"failed_total"`
+	DroppedFull                int `json:"dropped_full"`
+}
+
+// waiting is how many jobs are not at their end.
+func (q *queueStatus) waiting() int { return q.Pending + q.Delayed + q.Reserved }
+
+// status asks for the queues, and checks that the document agrees with itself.
+func (n *node) status() (map[string]queueStatus, error) {
+	body, err := n.get(context.Background(), "/status")
+	if err != nil {
+		return nil, err
+	}
+	var doc struct {
+		Node struct{ PID int }
+		Raft struct {
+			Applied   uint64 `json:"applied_index"`
+			Committed uint64 `json:"committed_index"`
+		}
+		Storage struct {
+			Snapshot uint64 `json:"snapshot_index"`
+		}
+		Queues []queueStatus
+	}
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, body)
+	}
+	if doc.Node.PID != n.cmd.Process.Pid {
+		n.disagree("it is of process %d, not of %d", doc.Node.PID, n.cmd.Process.Pid)
+	}
+	if doc.Raft.Committed > doc.Raft.Applied {
+		n.disagree("the file holds entry %d, and %d is applied", doc.Raft.Committed, doc.Raft.Applied)
+	}
+	if doc.Storage.Snapshot < n.snapshot {
+		n.disagree("the snapshot went back from entry %d to %d", n.snapshot, doc.Storage.Snapshot)
+	}
+	if doc.Storage.Snapshot > n.snapshot {
+		n.snapshot = doc.Storage.Snapshot
+		n.snapshots++
+	}
+	all := map[string]queueStatus{}
+	for _, q := range doc.Queues {
+		all[q.Queue] = q
+		// Nothing is retried here, so a job is in one place and was counted once.
+		if q.Enqueued != q.Acked+q.FailedTotal+q.waiting() {
+			n.disagree("queue %s has taken %d jobs, and acked %d, failed %d, waiting %d do not make that", q.Queue, q.Enqueued, q.Acked, q.FailedTotal, q.waiting())
+		}
+		if min(q.Pending, q.Delayed, q.Reserved, q.Failed) < 0 {
+			n.disagree("a gauge of queue %s is negative: %+v", q.Queue, q)
+		}
+	}
+	for name := range queueRules {
+		if _, ok := all[name]; !ok {
+			n.disagree("queue %s is missing", name)
+		}
+	}
+	return all, nil
+}
+
+// disagree notes something that status said and that cannot be.
+func (n *node) disagree(format string, args ...any) {
+	n.wrong = append(n.wrong, fmt.Sprintf(format, args...))
+}
+
+// drained waits until no job waits and none runs.
+func (n *node) drained() (map[string]queueStatus, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainWithin)
+	defer cancel()
+	for {
+		all, err := n.status()
+		if err != nil {
+			return nil, err
+		}
+		left := 0
+		for _, q := range all {
+			left += q.waiting()
+		}
+		if left == 0 {
+			return all, nil
+		}
+		if !pause(ctx, 4*pollPause) {
+			return nil, fmt.Errorf("%d jobs are left after %s: %+v", left, drainWithin, all)
+		}
+	}
+}
+
+// takeFailed lists and forgets all failed jobs.
+func (n *node) takeFailed() ([]failedJob, error) {
+	c, err := link.Dial(context.Background(), n.socket(), link.RoleTool, "checker")
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var all []failedJob
+	for name := range queueRules {
+		for {
+			page, err := failedPage(c, name)
+			if err != nil {
+				return nil, err
+			}
+			if len(page) == 0 {
+				break
+			}
+			all = append(all, page...)
+			if err := n.forget(page); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return all, nil
+}
+
+func failedPage(c *link.Client, name string) ([]failedJob, error) {
+	code, body, err := c.Call(link.Request(nil, link.Failed).String(name).Int(1000))
+	if err != nil {
+		return nil, err
+	}
+	var page struct{ Failed []failedJob }
+	if err := json.Unmarshal(body, &page); err != nil || code != 1 {
+		return nil, fmt.Errorf("the failed jobs of %s: code %d: %s", name, code, body)
+	}
+	return page.Failed, nil
+}
+
+// forget deletes failed jobs, over many connections, so that they share the log's fsync.
+func (n *node) forget(page []failedJob) error {
+	const connections = 32
+	work := make(chan failedJob, len(page)) // all of them, so that none waits
+	for _, f := range page {
+		work <- f
+	}
+	close(work)
+	errs := make(chan error, connections) // one each
+	for range connections {
+		go func() { // ended by the end of work
+			errs <- func() error {
+				c, err := link.Dial(context.Background(), n.socket(), link.RoleTool, "checker")
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				for f := range work {
+					code, body, err := c.Call(link.Request(nil, link.ForgetFailed).String(f.Queue).String(f.ID))
+					if err != nil {
+						return err
+					}
+					var answer struct{ Count int }
+					if json.Unmarshal(body, &answer) != nil || code != 1 || answer.Count != 1 {
+						return fmt.Errorf("forget failed job %s: code %d: %s", f.ID, code, body)
+					}
+				}
+				return nil
+			}()
+		}()
+	}
+	var err error
+	for range connections {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+// lastLine is that of the node's log.
+func (n *node) lastLine() string {
+	b, err := os.ReadFile(n.logPath())
+	if err != nil {
+		return err.Error()
+	}
+	s := strings.TrimRight(string(b), "\n")
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+// showLog shows the end of the node's log.
+func (n *node) showLog() {
+	b, err := os.ReadFile(n.logPath())
+	if err != nil {
+		n.t.Log(err)
+		return
+	}
+	lines := slices.DeleteFunc(strings.Split(strings.TrimRight(string(b), "\n"), "\n"), func(line string) bool {
+		return strings.Contains(line, "a job was released") || strings.Contains(line, "an attempt timed out") // as the load wants it
+	})
+	const show = 60
+	n.t.Logf("the last lines of the node's log:\n%s", strings.Join(lines[max(0, len(lines)-show):], "\n"))
+}

@@ -1,0 +1,5 @@
+//go:build !php
+
+package cluster_test
+
+const withPHP = false

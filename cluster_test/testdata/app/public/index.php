@@ -1,0 +1,45 @@
+<?php
+// The page of the end-to-end tests: it calls the functions that a request names, one after the other in one script, and
+// answers with what each returned.
+declare(strict_types=1);
+
+header('Content-Type: application/json');
+$path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
+if ($path === '/pid') {
+    exit((string) getmypid());
+}
+if ($path === '/signatures') {
+    $all = [];
+    foreach (get_extension_funcs('pogo') as $name) {
+        $f = new ReflectionFunction($name);
+        $parameters = array_map(static fn (ReflectionParameter $p): string => $p->getType() . ' $' . $p->getName()
+            . ($p->isDefaultValueAvailable() ? ' = ' . ($p->getDefaultValue() === null ? 'null' : var_export($p->getDefaultValue(), true)) : ''), $f->getParameters());
+        $all[] = $name . '(' . implode(', ', $parameters) . '): ' . $f->getReturnType();
+    }
+    exit(json_encode($all, JSON_UNESCAPED_SLASHES));
+}
+if ($path !== '/call') {
+    exit(json_encode(['page' => $path]));
+}
+
+/** An argument that JSON cannot carry comes as {"base64": "..."}, a large one as {"bytes": n}. */
+function argument(mixed $a): mixed
+{
+    return match (true) {
+        isset($a['base64']) => base64_decode($a['base64']),
+        isset($a['bytes']) => str_repeat('x', $a['bytes']),
+        default => $a,
+    };
+}
+
+$replies = [];
+foreach (json_decode(file_get_contents('php://input'), true, 512, JSON_THROW_ON_ERROR) as $call) {
+    $f = array_shift($call);
+    $arguments = array_map(argument(...), $call);
+    try {
+        $replies[] = ['result' => $f(...$arguments)];
+    } catch (Throwable $e) {
+        $replies[] = ['error' => $e::class . ': ' . $e->getMessage()];
+    }
+}
+echo json_encode($replies, JSON_THROW_ON_ERROR);

@@ -1,0 +1,3 @@
+<?php
+// A worker script that never asks for a job.
+throw new LogicException("the configuration is missing");
