@@ -73,6 +73,7 @@ type running struct {
 	job      command.JobID
 	settled  command.Op // 0: not yet
 	settling int        // calls under way
+	before   func()     // called before a settling call is proposed; nil: nothing
 }
 
 // NewClient returns a client over p and r.
@@ -151,12 +152,16 @@ func (c *Client) settle(ctx context.Context, delivery string, cmd *command.Comma
 	if settled == 0 {
 		a.settling++
 	}
+	before := a.before
 	c.mu.Unlock()
 	if settled != 0 {
 		if settled == cmd.Op {
 			return nil
 		}
 		return ErrNotHeld
+	}
+	if before != nil {
+		before()
 	}
 	r, err := c.proposer.Propose(ctx, cmd)
 	c.mu.Lock()
@@ -177,10 +182,11 @@ func (c *Client) settle(ctx context.Context, delivery string, cmd *command.Comma
 	return nil
 }
 
-// Begin notes that an attempt starts on this node. Every Begin has an End.
-func (c *Client) Begin(d *Delivery) {
+// Begin notes that an attempt starts on this node. Every Begin has an End. settling is
+// called before a call of the handler that may settle it is proposed; nil: nothing is.
+func (c *Client) Begin(d *Delivery, settling func()) {
 	c.mu.Lock()
-	c.attempts[d.Lease] = &running{queue: d.Queue, job: d.Job}
+	c.attempts[d.Lease] = &running{queue: d.Queue, job: d.Job, before: settling}
 	c.mu.Unlock()
 }
 

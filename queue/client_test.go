@@ -84,7 +84,7 @@ func TestSettleAgain(t *testing.T) {
 		c, n, session := fakeClient(t, queue.Definition{})
 		n.define(&queue.Definitions{Queues: map[string]queue.Definition{"q": {}, "other": {}}})
 		d := n.deliver(session)
-		c.Begin(d)
+		c.Begin(d, nil)
 		settle := settleVerbs(t, c)
 		want(t, verb, settle[verb]("q", d.ID()), nil)
 		proposed, stats := len(n.proposed), n.stats("q")
@@ -125,7 +125,7 @@ func TestSettleRefuses(t *testing.T) {
 	t.Parallel()
 	c, n, session := fakeClient(t, queue.Definition{})
 	d := n.deliver(session)
-	c.Begin(d)
+	c.Begin(d, nil)
 	for name, settle := range settleVerbs(t, c) {
 		want(t, name+" of an unknown queue", settle("nowhere", d.ID()), queue.ErrUnknownQueue)
 		want(t, name+" of an unknown queue and id", settle("nowhere", ""), queue.ErrUnknownQueue)
@@ -148,7 +148,7 @@ func TestStaleDelivery(t *testing.T) {
 	t.Parallel()
 	c, n, session := fakeClient(t, queue.Definition{VisibilityTimeout: time.Second})
 	d := n.deliver(session)
-	c.Begin(d)
+	c.Begin(d, nil)
 	n.tick(n.now + 6000)
 	next := n.machine.reserve("q", session, 1)
 	if len(next) != 1 || next[0].Attempts != 2 || next[0].Job != d.Job {
@@ -167,7 +167,7 @@ func TestEndReleases(t *testing.T) {
 	t.Parallel()
 	c, n, session := fakeClient(t, queue.Definition{Backoff: []time.Duration{time.Minute}})
 	d := n.deliver(session)
-	c.Begin(d)
+	c.Begin(d, nil)
 	n.err = command.ErrNotAccepted
 	if released, err := c.End(t.Context(), d, command.Broke, "it threw"); released || err == nil {
 		t.Error("no leader:", released, err)
@@ -193,7 +193,7 @@ func TestEndAfterUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	c, n, session := fakeClient(t, queue.Definition{})
 	d := n.deliver(session)
-	c.Begin(d)
+	c.Begin(d, nil)
 	n.unknown = true
 	want(t, "ack", c.Ack(t.Context(), "q", d.ID()), command.ErrOutcomeUnknown)
 	n.unknown = false
@@ -336,7 +336,7 @@ func TestSettling(t *testing.T) {
 		}
 	}
 	is(false, "before")
-	c.Begin(d)
+	c.Begin(d, nil)
 	is(false, "begun")
 	n.err, n.during = command.ErrNotAccepted, func() { is(true, "under way") }
 	want(t, "ack", c.Ack(t.Context(), "q", d.ID()), n.err)

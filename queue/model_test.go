@@ -157,7 +157,7 @@ func (m *model) apply(c *command.Command, o observed) command.Result {
 		return m.purge(q)
 	}
 	for _, j := range m.in(q, isReserved) {
-		if j.id == c.Job && j.lease == c.Lease {
+		if j.id == c.Job && j.lease == c.Lease && m.live[j.session] {
 			m.settle(j, c)
 			return command.Result{Code: command.Accepted}
 		}
