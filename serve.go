@@ -50,9 +50,9 @@ type node struct {
 	reporter sync.WaitGroup
 }
 
-// gatherFor is how long a batch waits for the callers that the last one answered: a
-// fraction of a disk's sync, and enough for PHP to come back.
-const gatherFor = 60 * time.Microsecond
+// gatherFor is the longest that a batch waits for the callers that the last one answered,
+// on a disk that is slow to sync.
+const gatherFor = time.Millisecond
 
 // reportEvery is how often what never reached the log is counted through it.
 const reportEvery = time.Second

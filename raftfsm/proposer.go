@@ -41,8 +41,12 @@ const (
 
 // A batch waits for the callers that the last one answered, so that they share its sync:
 // callers that push one job after the other would else fall into two halves that take
-// turns. After a wait for nobody the next gatherAgain batches do not wait.
-const gatherAgain = 16
+// turns. It waits for half of the time that a batch takes, leastGather at least; after a
+// wait for nobody the next gatherAgain batches do not wait.
+const (
+	leastGather = 60 * time.Microsecond
+	gatherAgain = 16
+)
 
 // ProposerConfig configures a Proposer.
 type ProposerConfig struct {
@@ -51,7 +55,7 @@ type ProposerConfig struct {
 	Submitter   Submitter
 	Clock       clock.Clock
 	InFlight    int           // batches that travel at once, 1 (also 0) or 2; while one does the next gathers. On one node two are slower: each holds fewer commands, and the disk syncs one after the other
-	Gather      time.Duration // how long a batch waits for the callers that the last one answered; 0: not at all
+	Gather      time.Duration // the longest that a batch waits for the callers that the last one answered; 0: it does not
 	Timeout     time.Duration // how long a call waits before it is withdrawn, or its outcome is called unknown; push_timeout, 10 s
 	Log         *slog.Logger
 }
@@ -61,17 +65,18 @@ type ProposerConfig struct {
 type Proposer struct {
 	cfg ProposerConfig
 
-	mu      sync.Mutex // guards what follows
-	cond    *sync.Cond // of mu: waiting, flying, session or closing changed
-	waiting []*call    // not yet numbered; withdrawn ones are removed
-	flying  []*flight  // numbered, oldest first; all of one session
-	ended   []*flight  // surely not applied when their session ended, for the next one
-	session uint64     // 0: none
-	number  uint64     // of the last batch
-	target  int        // calls that the next batch waits for: those that waited when the last landed, and those it answered
-	alone   int        // batches that will not wait for that
-	closing bool       // no new calls
-	quit    bool       // give up
+	mu      sync.Mutex    // guards what follows
+	cond    *sync.Cond    // of mu: waiting, flying, session or closing changed
+	waiting []*call       // not yet numbered; withdrawn ones are removed
+	flying  []*flight     // numbered, oldest first; all of one session
+	ended   []*flight     // surely not applied when their session ended, for the next one
+	session uint64        // 0: none
+	number  uint64        // of the last batch
+	target  int           // calls that the next batch waits for: those that waited when the last landed, and those it answered
+	alone   int           // batches that will not wait for that
+	took    time.Duration // a batch, of late
+	closing bool          // no new calls
+	quit    bool          // give up
 
 	confirmed chan struct{} // signal: a session was opened
 	done      chan struct{} // closed when run has ended
@@ -95,6 +100,7 @@ type flight struct {
 	commands  []byte
 	pushes    []QueueCount
 	ambiguous bool // it may have been applied
+	started   time.Time
 }
 
 // NewProposer starts a proposer. Close stops it.
@@ -219,7 +225,7 @@ func (p *Proposer) gather() {
 		return
 	}
 	over := false
-	t := p.cfg.Clock.AfterFunc(p.cfg.Gather, func() {
+	t := p.cfg.Clock.AfterFunc(min(max(p.took/2, leastGather), p.cfg.Gather), func() {
 		p.mu.Lock()
 		over = true
 		p.mu.Unlock()
@@ -296,7 +302,7 @@ func (p *Proposer) take() (f *flight, watermark uint64) {
 		n++
 	}
 	p.number++
-	f = &flight{number: p.number, session: p.session, calls: slices.Clone(p.waiting[:n])}
+	f = &flight{number: p.number, session: p.session, calls: slices.Clone(p.waiting[:n]), started: p.cfg.Clock.Now()}
 	p.waiting = slices.Delete(p.waiting, 0, n)
 	p.flying = append(p.flying, f)
 	return f, p.flying[0].number - 1
@@ -369,8 +375,10 @@ func (p *Proposer) land(f *flight, results []command.Result, err error) {
 		p.cfg.Log.Error("a batch was answered with the wrong number of results", "number", f.number, "calls", len(f.calls), "results", len(results))
 		err = command.ErrOutcomeUnknown
 	}
+	took := p.cfg.Clock.Now().Sub(f.started)
 	p.mu.Lock()
 	p.target = len(p.waiting) + len(f.calls)
+	p.took += (took - p.took) / 8
 	p.mu.Unlock()
 	for i, k := range f.calls {
 		if k.err = err; err == nil {

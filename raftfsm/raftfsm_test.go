@@ -67,7 +67,7 @@ func tryStart(t testing.TB, path string) (*node, error) {
 		t.Fatal(err)
 	}
 	n.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
-		Node: n.dir.NodeID(), NextOpening: n.dir.NextOpening, Submitter: n.leader, Clock: clock.System(), Gather: 60 * time.Microsecond, Timeout: 10 * time.Second, Log: log,
+		Node: n.dir.NodeID(), NextOpening: n.dir.NextOpening, Submitter: n.leader, Clock: clock.System(), Gather: time.Millisecond, Timeout: 10 * time.Second, Log: log,
 	})
 	n.queue = queue.NewClient(n.proposer, n.group.FSM)
 	<-n.proposer.Confirmed()

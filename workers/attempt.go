@@ -20,6 +20,8 @@ type thread struct {
 	slot    int64
 	waiting bool     // in Next
 	running *attempt // nil between attempts
+	quick   bool     // its last handler came back to Next right after it had settled
+	soon    bool     // its handler is settling, and it is quick: as good as free
 }
 
 // attempt is one handler that was started.
@@ -28,6 +30,7 @@ type attempt struct {
 	t       *thread
 	timer   clock.Timer // interrupts it at the job's time-out
 	started time.Time
+	settled time.Time // when its handler began to settle it; zero: not yet
 	cut     cut
 }
 

@@ -102,7 +102,8 @@ type fakeState struct {
 	watchers []chan struct{}
 	opened   chan struct{}
 
-	running    map[uint64]bool // begun, not ended
+	running    map[uint64]bool   // begun, not ended
+	before     map[uint64]func() // by lease: what Begin was given
 	settled    map[uint64]bool
 	settling   map[uint64]bool
 	ends       []end
@@ -120,7 +121,7 @@ type fakeState struct {
 func newFakeState() *fakeState {
 	return &fakeState{
 		changed: make(chan struct{}), session: 7, applied: 10, lease: 100, opened: make(chan struct{}, 1),
-		running: map[uint64]bool{}, settled: map[uint64]bool{}, settling: map[uint64]bool{}, how: map[int]string{},
+		running: map[uint64]bool{}, before: map[uint64]func(){}, settled: map[uint64]bool{}, settling: map[uint64]bool{}, how: map[int]string{},
 	}
 }
 
@@ -226,7 +227,9 @@ func (s *fakeState) Session() uint64 {
 
 func (s *fakeState) Confirmed() <-chan struct{} { return s.opened }
 
-func (s *fakeState) Begin(d *queue.Delivery) { s.change(func() { s.running[d.Lease] = true }) }
+func (s *fakeState) Begin(d *queue.Delivery, settling func()) {
+	s.change(func() { s.running[d.Lease], s.before[d.Lease] = true, settling })
+}
 
 func (s *fakeState) Settling(lease uint64) bool {
 	s.mu.Lock()

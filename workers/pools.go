@@ -33,8 +33,9 @@ type Session interface {
 
 // Attempts settles what a handler left; *queue.Client does.
 type Attempts interface {
-	// Begin notes that an attempt starts.
-	Begin(d *queue.Delivery)
+	// Begin notes that an attempt starts; settling is called before a call of its
+	// handler that may settle it is proposed.
+	Begin(d *queue.Delivery, settling func())
 	// Settling reports whether the handler has settled, or is settling, the delivery.
 	Settling(lease uint64) bool
 	// End notes that it ended, and releases the job when it was not settled.
@@ -87,13 +88,14 @@ type Pools struct {
 
 	mu       sync.Mutex // guards what follows; held for map operations, never across a call that waits
 	threads  map[*link.Conn]*thread
-	attempts map[uint64]*attempt  // by lease: running
-	started  map[uint64]struct{}  // leases that were started or given back, until the state no longer has them
-	pending  map[uint64]time.Time // leases that have no thread yet, since when
-	failures map[string]failure   // by pool: the last script that ended badly
-	restarts map[string]uint64    // by pool: scripts that ended
-	lately   []endedName          // names of attempts that ended, a ring
-	nextName int                  // where lately is written next
+	attempts map[uint64]*attempt // by lease: running
+	started  map[uint64]struct{} // leases that were started or given back, until the state no longer has them
+	pending  map[uint64]pending  // leases that have no thread yet
+	looked   looked              // when credits were counted last
+	failures map[string]failure  // by pool: the last script that ended badly
+	restarts map[string]uint64   // by pool: scripts that ended
+	lately   []endedName         // names of attempts that ended, a ring
+	nextName int                 // where lately is written next
 	draining bool
 	idle     chan struct{} // non-nil while somebody waits for no attempt to run
 
@@ -111,7 +113,7 @@ type failure struct {
 func NewPools(cfg Config) *Pools {
 	p := &Pools{
 		cfg: cfg, threads: map[*link.Conn]*thread{}, attempts: map[uint64]*attempt{},
-		started: map[uint64]struct{}{}, pending: map[uint64]time.Time{},
+		started: map[uint64]struct{}{}, pending: map[uint64]pending{},
 		failures: map[string]failure{}, restarts: map[string]uint64{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
@@ -182,12 +184,12 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 			starts = append(starts, p.begin(t, d, now))
 			continue
 		}
-		since, ok := p.pending[d.Lease]
+		w, ok := p.pending[d.Lease]
 		if !ok {
-			since = now
-			p.pending[d.Lease] = now
+			w = pending{d.Pool, now}
+			p.pending[d.Lease] = w
 		}
-		if left := startWithin - now.Sub(since); left > 0 && !p.draining {
+		if left := startWithin - now.Sub(w.since); left > 0 && !p.draining {
 			if again == 0 || left < again {
 				again = left
 			}
@@ -214,7 +216,8 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 			lost = append(lost, a)
 		}
 	}
-	credits := p.creditsLocked(session, applied)
+	p.looked = looked{session, applied}
+	credits := p.creditsLocked(now)
 	p.mu.Unlock()
 
 	p.cfg.Offers.Offer(credits)
@@ -250,26 +253,8 @@ func (p *Pools) begin(t *thread, d queue.Delivery, now time.Time) *attempt {
 	t.waiting, t.running = false, a
 	p.attempts[d.Lease] = a
 	p.started[d.Lease] = struct{}{}
-	p.cfg.Attempts.Begin(&a.d)
+	p.cfg.Attempts.Begin(&a.d, func() { p.settling(a) })
 	return a
-}
-
-// creditsLocked counts the free threads of each pool. Reservations that wait for a
-// thread have taken theirs. mu is held.
-func (p *Pools) creditsLocked(session, applied uint64) leader.Credits {
-	c := leader.Credits{Session: session, Applied: applied, Pools: make([]leader.Pool, 0, len(p.cfg.Pools))}
-	for _, pool := range p.cfg.Pools {
-		free := 0
-		if !p.draining {
-			for _, t := range p.threads {
-				if t.waiting && t.worker == pool.Name {
-					free++
-				}
-			}
-		}
-		c.Pools = append(c.Pools, leader.Pool{Name: pool.Name, Queues: pool.Queues, Free: free})
-	}
-	return c
 }
 
 // inlineDelivery is the largest message that is written by the reconciling goroutine:
@@ -356,7 +341,8 @@ func (p *Pools) finish(a *attempt, cause command.Cause, reason string) {
 		p.mu.Unlock()
 		return
 	}
-	a.t.running = nil
+	a.t.running, a.t.soon = nil, false
+	a.t.quick = !a.settled.IsZero() && p.cfg.Clock.Now().Sub(a.settled) < quickReturn
 	delete(p.attempts, a.d.Lease)
 	p.remember(a)
 	if a.timer != nil {

@@ -62,6 +62,7 @@ type Credits struct {
 	Session uint64
 	Applied uint64 // the entry up to which the node had looked
 	Pools   []Pool
+	Follows bool // a batch of the node follows at once, and can carry what this allows
 }
 
 // applyTimeout bounds how long an entry waits to be taken by raft.
@@ -138,7 +139,9 @@ func (l *Leader) Offer(c Credits) {
 	}
 	l.proposals = kept
 	l.mu.Unlock()
-	l.signal()
+	if !c.Follows {
+		l.signal()
+	}
 }
 
 func (l *Leader) signal() {
