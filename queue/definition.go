@@ -66,11 +66,7 @@ func (d *Definition) encode() []byte {
 
 func decodeDefinition(p []byte) (d Definition, err error) {
 	r := tagged.Read(p)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch tag {
 		case 1:
 			d.MaxMessages = r.Uint()
@@ -125,11 +121,7 @@ func (d *Definitions) Encode() (b []byte, hash string) {
 func DecodeDefinitions(p []byte) (d Definitions, err error) {
 	d.Queues = map[string]Definition{}
 	r := tagged.Read(p)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch tag {
 		case 1:
 			if d.Default, err = decodeDefinition(r.Bytes()); err != nil {
@@ -163,11 +155,7 @@ func (d *Definitions) decodeQueue(item []byte) error {
 	var def Definition
 	var err error
 	r := tagged.Read(item)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch tag {
 		case 1:
 			name = string(r.Bytes())

@@ -91,11 +91,7 @@ func (j *Job) encode() []byte {
 func decodeJob(b []byte) (j *Job, queue uint64, err error) {
 	j = &Job{}
 	r := tagged.Read(b)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch tag {
 		case jobMillis:
 			j.ID.Millis = int64(r.Uint())

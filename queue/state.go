@@ -240,11 +240,7 @@ func (s *State) encodeSettings() []byte {
 
 func (s *State) decodeSettings(p []byte) (err error) {
 	r := tagged.Read(p)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch tag {
 		case 1:
 			if s.defaults, err = decodeDefinition(r.Bytes()); err != nil {
@@ -291,11 +287,7 @@ func decodeQueueState(p []byte) (*queueState, error) {
 	q := &queueState{}
 	figures := q.figures()
 	r := tagged.Read(p)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch {
 		case tag == 1:
 			q.name = string(r.Bytes())

@@ -149,11 +149,7 @@ func (n *session) encode() []byte {
 func decodeSession(p []byte) (*session, error) {
 	n := &session{}
 	r := tagged.Read(p)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch tag {
 		case 1:
 			n.number = r.Uint()

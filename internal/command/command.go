@@ -278,11 +278,7 @@ func (c *Command) Decode(b []byte) (rest []byte, err error) {
 		return nil, err
 	}
 	r := tagged.Read(fields)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		if tag > 31 || k.fields&(1<<tag) == 0 {
 			return nil, fmt.Errorf("%w: field %d of command %d", ErrUnknown, tag, c.Op)
 		}

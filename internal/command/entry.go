@@ -41,11 +41,7 @@ func DecodeBatch(p []byte) (b Batch, err error) {
 		return b, err
 	}
 	r := tagged.Read(head)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		switch tag {
 		case 1:
 			b.Session = r.Uint()
@@ -102,11 +98,7 @@ func DecodeEntry(p []byte) (e Entry, err error) {
 		return e, err
 	}
 	r := tagged.Read(head)
-	for {
-		tag, ok := r.Next()
-		if !ok {
-			break
-		}
+	for tag := range r.Tags() {
 		if tag != 1 {
 			return e, fmt.Errorf("%w: field %d of an entry", ErrUnknown, tag)
 		}

@@ -52,11 +52,7 @@ func DecodeResult(b []byte) (r Result, rest []byte, err error) {
 		return r, nil, err
 	}
 	t := tagged.Read(fields)
-	for {
-		tag, ok := t.Next()
-		if !ok {
-			break
-		}
+	for tag := range t.Tags() {
 		switch tag {
 		case 1:
 			r.Code = Code(t.Uint())

@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 )
 
 // ErrMalformed is returned when bytes are not ascending tagged fields.
@@ -52,9 +53,9 @@ type Reader struct {
 // Read begins to read b. Byte fields alias b.
 func Read(b []byte) Reader { return Reader{b: b} }
 
-// Next moves to the next field and returns its tag; ok is false at the end and
+// next moves to the next field and returns its tag; ok is false at the end and
 // after a failure.
-func (r *Reader) Next() (tag uint64, ok bool) {
+func (r *Reader) next() (tag uint64, ok bool) {
 	if r.err != nil || len(r.b) == 0 {
 		return 0, false
 	}
@@ -75,7 +76,20 @@ func (r *Reader) Next() (tag uint64, ok bool) {
 	return tag, r.err == nil
 }
 
-// Uint returns the value of the field that Next moved to.
+// Tags moves through the fields; it ends at the end and after a failure, which Err
+// returns.
+func (r *Reader) Tags() iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for {
+			tag, ok := r.next()
+			if !ok || !yield(tag) {
+				return
+			}
+		}
+	}
+}
+
+// Uint returns the value of the field that Tags moved to.
 func (r *Reader) Uint() uint64 {
 	if r.kind != 0 {
 		r.fail()
@@ -84,7 +98,7 @@ func (r *Reader) Uint() uint64 {
 	return r.u
 }
 
-// Bytes returns the value of the field that Next moved to.
+// Bytes returns the value of the field that Tags moved to.
 func (r *Reader) Bytes() []byte {
 	if r.kind != 1 {
 		r.fail()

@@ -13,13 +13,13 @@ func TestRoundTripAndRefusals(t *testing.T) {
 	b = Bytes(b, 7, "a\x00b")
 	b = Bytes(b, 8, []byte(nil)) // left out
 	r := Read(b)
-	if tag, ok := r.Next(); tag != 1 || !ok || r.Uint() != math.MaxUint64 {
+	if tag, ok := r.next(); tag != 1 || !ok || r.Uint() != math.MaxUint64 {
 		t.Error("first field", tag, ok)
 	}
-	if tag, ok := r.Next(); tag != 7 || !ok || string(r.Bytes()) != "a\x00b" {
+	if tag, ok := r.next(); tag != 7 || !ok || string(r.Bytes()) != "a\x00b" {
 		t.Error("second field", tag, ok)
 	}
-	if _, ok := r.Next(); ok || r.Err() != nil {
+	if _, ok := r.next(); ok || r.Err() != nil {
 		t.Error("end", ok, r.Err())
 	}
 	for name, bad := range map[string][]byte{
@@ -31,7 +31,7 @@ func TestRoundTripAndRefusals(t *testing.T) {
 	} {
 		r := Read(bad)
 		for {
-			if _, ok := r.Next(); !ok {
+			if _, ok := r.next(); !ok {
 				break
 			}
 		}
@@ -40,7 +40,7 @@ func TestRoundTripAndRefusals(t *testing.T) {
 		}
 	}
 	r = Read(Uint(nil, 1, 1))
-	r.Next()
+	r.next()
 	if r.Bytes() != nil || r.Err() == nil {
 		t.Error("a number read as bytes")
 	}
@@ -51,11 +51,7 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out []byte
 		r := Read(b)
-		for {
-			tag, ok := r.Next()
-			if !ok {
-				break
-			}
+		for tag := range r.Tags() {
 			if r.kind == 0 {
 				out = Uint(out, tag, r.Uint())
 			} else {
