@@ -37,7 +37,7 @@ var (
 	// exceeded. Code 0.
 	ErrFull = errors.New("the queue is full")
 	// ErrPayloadTooLarge is returned for a payload over the queue's
-	// max_payload_bytes. Code 3.
+	// max_payload_bytes, or over 16 MiB once quoted as JSON. Code 3.
 	ErrPayloadTooLarge = errors.New("the payload is over the queue's max_payload_bytes")
 	// ErrShuttingDown is returned for a push when the node has drained. Code 4.
 	ErrShuttingDown = errors.New("the queue is shutting down on this node")
@@ -92,7 +92,7 @@ func (c *Client) Push(ctx context.Context, queue string, payload []byte, delay t
 		return none, ErrShuttingDown
 	}
 	limit, declared := c.reader.Queues().Declared(queue)
-	if uint64(len(payload)) > limit && limit > 0 || len(payload) > command.MaxPayload {
+	if uint64(len(payload)) > limit && limit > 0 || len(payload) > command.MaxPayload || !deliverable(payload) {
 		c.refuse(queue, func(n *command.Command) { n.TooLarge++ })
 		return none, ErrPayloadTooLarge
 	}
@@ -114,6 +114,30 @@ func (c *Client) Push(ctx context.Context, queue string, payload []byte, delay t
 		return none, ErrFull
 	}
 	return none, ErrUnknownQueue
+}
+
+// maxQuoted is the largest payload as a JSON string, in bytes: a message of the link
+// holds it, and what stands around it.
+const maxQuoted = 16 << 20
+
+// deliverable reports whether the payload fits a message to its worker, whose JSON makes
+// up to six bytes of one.
+func deliverable(payload []byte) bool {
+	if len(payload) <= maxQuoted/6 {
+		return true
+	}
+	n := len(payload)
+	for i, c := range payload {
+		switch {
+		case c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t' || c == '\b' || c == '\f':
+			n++
+		case c < ' ':
+			n += 5
+		case c == 0xe2 && i+2 < len(payload) && payload[i+1] == 0x80 && payload[i+2]&^1 == 0xa8:
+			n += 3 // U+2028 and U+2029
+		}
+	}
+	return n <= maxQuoted
 }
 
 // Ack settles a delivery: its job is done and gone. Errors: ErrUnknownQueue,
