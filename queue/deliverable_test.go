@@ -13,7 +13,7 @@ func TestDeliverableIsTheSizeAsJSON(t *testing.T) {
 	for name, unit := range map[string]string{
 		"text": "abcdef", "quotes": `"\`, "lines": "\n\r\t\b\f", "control": "\x00\x1f", "separators": "\u2028\u2029", "umlauts": "äöü", "delete": "\x7f",
 	} {
-		payload := []byte(strings.Repeat(unit, maxQuoted/2/len(unit)))
+		payload := []byte(strings.Repeat(unit, maxQuoted*3/4/len(unit)))
 		var b bytes.Buffer
 		e := json.NewEncoder(&b)
 		e.SetEscapeHTML(false)
