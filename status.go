@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"time"
@@ -32,6 +33,7 @@ func (s source) Status(context.Context) (*admin.Status, error) {
 	}
 	doc.Workers = n.statusWorkers()
 	for _, h := range n.hosts.Status() {
+		doc.PHP.Version = cmp.Or(doc.PHP.Version, h.Version)
 		doc.PHP.Hosts = append(doc.PHP.Hosts, admin.Host{
 			Name: h.Name, PID: h.PID, State: h.State, StartedAt: timeOrNil(h.StartedAt), Restarts: int64(h.Restarts), LastExit: h.LastExit,
 		})

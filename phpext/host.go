@@ -92,7 +92,7 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 	if spec.Web != nil {
 		work.Go(func() { h.pages(ln) }) // ended by Drain; else it ends with the process
 	}
-	h.out.send(link.Request(nil, link.Ready))
+	h.out.send(link.Request(nil, link.Ready).String(frankenphp.Version().Version))
 
 	ended := make(chan struct{})
 	go func() { // ended by Drain, when everything has ended; else it ends with the process

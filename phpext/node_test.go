@@ -334,8 +334,11 @@ func (n *node) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		n.events <- e
 		return c.Answer(1, nil)
 	case link.Ready:
+		if version := f.String(); !strings.HasPrefix(version, "8.") {
+			return fmt.Errorf("PHP's version is %q", version)
+		}
 		n.ready <- c.Peer.Name
-		return nil
+		return f.Done()
 	case link.Output:
 		n.output <- chunk{f.String(), f.Int(), uint64(f.Int()), f.String()}
 		return f.Done()

@@ -64,6 +64,7 @@ type HostStatus struct {
 	StartedAt time.Time
 	Restarts  uint64
 	LastExit  string // how the process before this one ended, "" if there was none
+	Version   string // of PHP, "" before the host is ready
 }
 
 // Hosts runs the PHP hosts, starts them again when they end, and ends with them.
@@ -98,6 +99,7 @@ type life struct {
 	control *link.Conn    // nil until it said Ready
 	ended   chan struct{} // closed with how set
 	how     string
+	version string // of its PHP; "" until it is ready
 	banner  string // what Go's runtime printed of a fatal signal
 }
 
@@ -293,13 +295,14 @@ func signalName(s syscall.Signal) string {
 func (h *Hosts) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 	switch op {
 	case link.Ready:
+		version := f.String()
 		if err := f.Done(); err != nil {
 			return err
 		}
 		h.mu.Lock()
 		l := h.byPID[c.Peer.PID]
 		if l != nil {
-			l.control = c
+			l.control, l.version = c, version
 			l.host.state = hostReady
 			h.announceLocked()
 		}
@@ -309,7 +312,7 @@ func (h *Hosts) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 			return c.Send(link.Request(nil, link.Drain)) // it was not there to hear it
 		}
 		if l != nil {
-			h.cfg.Log.Info("PHP host is ready", "host", l.host.Spec.Name, "pid", l.pid)
+			h.cfg.Log.Info("PHP host is ready", "host", l.host.Spec.Name, "pid", l.pid, "php", version)
 		}
 		return nil
 	case link.Output:
@@ -380,7 +383,7 @@ func (h *Hosts) Status() []HostStatus {
 	for _, x := range h.hosts {
 		s := HostStatus{Name: x.Spec.Name, State: x.state, Restarts: x.restarts, LastExit: x.lastExit}
 		if x.now != nil {
-			s.PID, s.StartedAt = x.now.pid, x.now.started
+			s.PID, s.StartedAt, s.Version = x.now.pid, x.now.started, x.now.version
 		}
 		all = append(all, s)
 	}

@@ -184,6 +184,9 @@ func TestStopLetsHostsDrain(t *testing.T) {
 	t.Parallel()
 	b := newHostBench(t, playing(t, "host"), nil)
 	b.ready(0)
+	if s := b.hosts.Status()[0]; s.Version != "8.4.1" {
+		t.Errorf("PHP %q", s.Version)
+	}
 	b.hosts.Stop(t.Context())
 	s := b.hosts.Status()[0]
 	if s.State != hostStopped || s.LastExit != "exit code 0" || s.Restarts != 0 || s.PID != 0 {
@@ -301,7 +304,7 @@ func TestForeignFramesAreRefused(t *testing.T) {
 		fields []byte
 	}{
 		"a push":            {link.Push, nil},
-		"bytes after Ready": {link.Ready, []byte{0, 0, 0, 0}},
+		"bytes after Ready": {link.Ready, []byte{0, 0, 0, 0, 1}},
 		"half an Output":    {link.Output, []byte{4, 0, 0, 0}},
 	} {
 		if err := h.Serve(&link.Conn{}, f.op, link.NewFields(f.fields)); err == nil {

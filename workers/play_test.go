@@ -73,7 +73,7 @@ func play(part string) {
 	}
 	say(0, "environment "+strings.Join(own, ",")+" socket "+os.Getenv("POGOD_SOCKET"))
 	fmt.Println("a line on standard output")
-	check(node.Send(link.Request(nil, link.Ready)))
+	check(node.Send(link.Request(nil, link.Ready).String("8.4.1")))
 	for part == "deaf" {
 		_ = syscall.Pause()
 	}

@@ -60,7 +60,7 @@
 //
 // and host to node:
 //
-//	Ready                                    PHP is up, the listener is served
+//	Ready         PHP's version              PHP is up, the listener is served
 //	Output        worker, slot, lease, bytes what an attempt printed (lease 0: outside one)
 //
 // The body of Next's answer is the lease (8 bytes) and the JSON string that the
