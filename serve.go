@@ -123,9 +123,11 @@ func (n *node) start(ctx context.Context) (err error) {
 	if err := n.startPHP(life); err != nil {
 		return err
 	}
-	if n.admin, err = admin.Listen(n.cfg.Admin.Listen, source{n}, n.log); err != nil {
-		return fmt.Errorf("the admin endpoint: %w", err)
+	ln, err := bind(n.cfg.Admin.Listen, "[admin] listen")
+	if err != nil {
+		return err
 	}
+	n.admin = admin.New(ln, source{n}, n.log)
 	go func() { // ended by Shutdown
 		if err := n.admin.Serve(); err != nil {
 			n.log.Error("the admin endpoint ended", "error", err)
@@ -166,12 +168,10 @@ func (n *node) startPHP(life context.Context) (err error) {
 
 // phpHosts opens the web listener and says what the hosts run: pages in one, jobs in the
 // other, so that a job's crash kills no page.
-func (n *node) phpHosts() ([]workers.Host, error) {
-	ln, err := net.Listen("tcp", n.cfg.Web.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("the web listener: %w", err)
+func (n *node) phpHosts() (hosts []workers.Host, err error) {
+	if n.web, err = bind(n.cfg.Web.Listen, "[web] listen"); err != nil {
+		return nil, err
 	}
-	n.web = ln.(*net.TCPListener)
 	if n.webFile, err = n.web.File(); err != nil {
 		return nil, err
 	}
@@ -179,7 +179,7 @@ func (n *node) phpHosts() ([]workers.Host, error) {
 		Name: "web", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "30"),
 		Web: &link.WebSpec{Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads},
 	}
-	hosts := []workers.Host{{Spec: web, Listener: n.webFile}}
+	hosts = []workers.Host{{Spec: web, Listener: n.webFile}}
 	jobs := link.HostSpec{Name: "jobs", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "0")}
 	slot := 0
 	for _, w := range n.cfg.Workers {
@@ -203,6 +203,23 @@ func ini(cfg *config.Config, maxExecutionTime string) map[string]string {
 	}
 	maps.Copy(all, cfg.PHP.Ini)
 	return all
+}
+
+// bindFor is how long an address that is in use is tried again: the PHP hosts of a killed
+// node take a moment to go.
+const bindFor = 2 * time.Second
+
+// bind listens on an address, which key of the configuration names.
+func bind(addr, key string) (*net.TCPListener, error) {
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		ln, err := net.Listen("tcp", addr)
+		if err == nil {
+			return ln.(*net.TCPListener), nil
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(begin) > bindFor {
+			return nil, fmt.Errorf("%s = %q: %w; end what uses it, or choose another address", key, addr, err)
+		}
+	}
 }
 
 func pools(cfg *config.Config) []workers.Pool {

@@ -60,16 +60,6 @@ type Server struct {
 	done chan struct{} // closed when the listener is not served any more
 }
 
-// Listen opens a listener on host:port and makes its server. The port is held
-// from here on; requests wait until Serve.
-func Listen(addr string, src Source, log *slog.Logger) (*Server, error) {
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("[admin] listen: %w: free the address or choose another", err)
-	}
-	return New(ln, src, log), nil
-}
-
 // New makes the server of a listener, which belongs to it from here on.
 func New(ln net.Listener, src Source, log *slog.Logger) *Server {
 	s := &Server{ln: newListener(ln), src: src, log: log, loopback: onLoopback(ln.Addr()), done: make(chan struct{})}

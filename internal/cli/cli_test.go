@@ -232,10 +232,11 @@ func TestStatusOfAdmin(t *testing.T) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		t.Fatal(err)
 	}
-	a, err := admin.Listen("127.0.0.1:0", source{&s}, slog.New(slog.DiscardHandler))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	a := admin.New(ln, source{&s}, slog.New(slog.DiscardHandler))
 	served := make(chan error, 1)
 	go func() { served <- a.Serve() }() // ended by Shutdown
 	code, out, errs := run(Deps{}, "status", "--admin", a.Addr().String())
