@@ -1,11 +1,53 @@
 package raftfsm_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 )
+
+// A kill in the very first start can leave raft's term without the entry that names the
+// group. Such a node begins again; one whose log was lost later is refused at once.
+func TestKilledInItsFirstStart(t *testing.T) {
+	t.Parallel()
+	for term, want := range map[uint64]string{1: "", 2: "the log is lost"} {
+		dir := t.TempDir()
+		logDir := filepath.Join(dir, "log")
+		if err := os.Mkdir(logDir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		meta := &metadb.BoltMetaDB{}
+		w, err := wal.Open(logDir, wal.WithMetaStore(meta))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.SetUint64([]byte("CurrentTerm"), term), w.Close(), meta.Close()); err != nil {
+			t.Fatal(err)
+		}
+		n, err := tryStart(t, dir)
+		if want != "" {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("term %d: %v", term, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.push(t, "x")
+		n.stop(t)
+		n = start(t, dir)
+		if n.stats(t).Gauges.Ready != 1 {
+			t.Errorf("%+v", n.stats(t))
+		}
+		n.stop(t)
+	}
+}
 
 // Files that do not belong together are refused with the reason, and left as they are.
 func TestMismatchedFilesAreRefused(t *testing.T) {

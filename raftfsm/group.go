@@ -129,11 +129,14 @@ func (g *Group) start() (err error) {
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
+	one := raft.Configuration{Servers: []raft.Server{{ID: id, Address: addr}}}
 	if !exists {
-		one := raft.Configuration{Servers: []raft.Server{{ID: id, Address: addr}}}
-		if err := raft.BootstrapCluster(c, g.log, g.log, g.snaps, transport, one); err != nil {
-			return fmt.Errorf("begin a new group: %w", err)
-		}
+		err = raft.BootstrapCluster(c, g.log, g.log, g.snaps, transport, one)
+	} else {
+		err = g.finishBootstrap(one)
+	}
+	if err != nil {
+		return fmt.Errorf("begin a new group: %w", err)
 	}
 	cache, err := raft.NewLogCache(64, g.log)
 	if err != nil {
@@ -143,6 +146,27 @@ func (g *Group) start() (err error) {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	return nil
+}
+
+// currentTerm is raft's key of the term in its stable store.
+var currentTerm = []byte("CurrentTerm")
+
+// finishBootstrap does what a node that was killed in its very first start had not: raft
+// writes term 1 and then the group's configuration as entry 1, and without the entry the
+// node would never lead. An empty log of a later term has been lost.
+func (g *Group) finishBootstrap(one raft.Configuration) error {
+	_, last, err := g.log.indexes()
+	if err != nil || last > 0 || g.snaps.marker() != nil {
+		return err
+	}
+	term, err := g.log.GetUint64(currentTerm)
+	if err != nil {
+		return err
+	}
+	if term > 1 {
+		return fmt.Errorf("the log is empty but raft was in term %d: the log is lost; restore the whole directory from a copy, or remove it to begin anew", term)
+	}
+	return g.log.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(one)})
 }
 
 // snapshotLoop takes a snapshot when the log has grown by snapshotBytes, so that the
