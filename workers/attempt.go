@@ -29,8 +29,7 @@ type attempt struct {
 	d       queue.Delivery
 	t       *thread
 	timer   clock.Timer // interrupts it at the job's time-out
-	started time.Time
-	settled time.Time // when its handler began to settle it; zero: not yet
+	settled time.Time   // when its handler began to settle it; zero: not yet
 	cut     cut
 }
 

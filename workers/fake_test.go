@@ -32,46 +32,18 @@ func TestMain(m *testing.M) {
 // patience bounds a wait for a signal in a test that fails.
 const patience = 20 * time.Second
 
-// spyClock is a fake clock that tells of every timer that is set.
-type spyClock struct {
-	*clock.Fake
-	set chan time.Duration
-}
+// spyClock is a clock.Spy that fails the test.
+type spyClock struct{ *clock.Spy }
 
 func newSpyClock() *spyClock {
-	return &spyClock{clock.NewFake(time.UnixMilli(1_763_849_472_123)), make(chan time.Duration, 10_000)}
-}
-
-func (c *spyClock) AfterFunc(d time.Duration, f func()) clock.Timer {
-	t := c.Fake.AfterFunc(d, f)
-	c.set <- d
-	return spyTimer{t, c}
-}
-
-type spyTimer struct {
-	clock.Timer
-	c *spyClock
-}
-
-func (t spyTimer) Reset(d time.Duration) bool {
-	was := t.Timer.Reset(d)
-	t.c.set <- d
-	return was
+	return &spyClock{clock.NewSpy(time.UnixMilli(1_763_849_472_123))}
 }
 
 // await waits until a timer of d was set.
 func (c *spyClock) await(t *testing.T, d time.Duration) {
 	t.Helper()
-	late := time.After(patience)
-	for {
-		select {
-		case got := <-c.set:
-			if got == d {
-				return
-			}
-		case <-late:
-			t.Fatalf("no timer of %s was set", d)
-		}
+	if !c.Await(d, patience) {
+		t.Fatalf("no timer of %s was set", d)
 	}
 }
 

@@ -181,7 +181,7 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 		}
 		if t := p.free(d.Pool); t != nil {
 			delete(p.pending, d.Lease)
-			starts = append(starts, p.begin(t, d, now))
+			starts = append(starts, p.begin(t, d))
 			continue
 		}
 		w, ok := p.pending[d.Lease]
@@ -248,8 +248,8 @@ func (p *Pools) free(pool string) *thread {
 }
 
 // begin makes t run d. mu is held.
-func (p *Pools) begin(t *thread, d queue.Delivery, now time.Time) *attempt {
-	a := &attempt{d: d, t: t, started: now}
+func (p *Pools) begin(t *thread, d queue.Delivery) *attempt {
+	a := &attempt{d: d, t: t}
 	t.waiting, t.running = false, a
 	p.attempts[d.Lease] = a
 	p.started[d.Lease] = struct{}{}

@@ -31,3 +31,16 @@ func TestFakeCallsInOrderOfTime(t *testing.T) {
 		t.Error("the clock was not set back:", c.Now().Sub(start))
 	}
 }
+
+func TestSpyTellsOfTimersThatAreSet(t *testing.T) {
+	t.Parallel()
+	c := NewSpy(time.UnixMilli(0))
+	timer := c.AfterFunc(time.Second, func() {})
+	c.AfterFunc(time.Minute, func() {})
+	if !c.Await(time.Minute, time.Minute) || c.Await(time.Second, time.Millisecond) {
+		t.Error("the timers before the one that was awaited are not forgotten")
+	}
+	if timer.Reset(time.Second); !c.Await(time.Second, time.Minute) {
+		t.Error("a timer that was reset is not told of")
+	}
+}

@@ -145,41 +145,14 @@ func (s *fakeState) set(f func()) {
 	f()
 }
 
-// spyClock is a fake clock that tells of every timer that is set.
-type spyClock struct {
-	*clock.Fake
-	set chan time.Duration
-}
+// spyClock is a clock.Spy that fails the test.
+type spyClock struct{ *clock.Spy }
 
-func (c *spyClock) AfterFunc(d time.Duration, f func()) clock.Timer {
-	t := c.Fake.AfterFunc(d, f)
-	c.set <- d
-	return spyTimer{t, c}
-}
-
-type spyTimer struct {
-	clock.Timer
-	c *spyClock
-}
-
-func (t spyTimer) Reset(d time.Duration) bool {
-	was := t.Timer.Reset(d)
-	t.c.set <- d
-	return was
-}
-
+// await waits until a timer of d was set.
 func (c *spyClock) await(t *testing.T, d time.Duration) {
 	t.Helper()
-	late := time.After(patience)
-	for {
-		select {
-		case got := <-c.set:
-			if got == d {
-				return
-			}
-		case <-late:
-			t.Fatalf("no timer of %s was set", d)
-		}
+	if !c.Await(d, patience) {
+		t.Fatalf("no timer of %s was set", d)
 	}
 }
 
@@ -203,7 +176,7 @@ func newBench(t *testing.T) *bench {
 		t:     t,
 		raft:  &fakeRaft{lead: make(chan bool, 1), entries: make(chan *entry, 10_000), barriers: make(chan *future, 100)},
 		state: &fakeState{ready: map[string]uint64{}, due: math.MaxInt64, hash: "h", watch: make(chan struct{}, 1)},
-		clock: &spyClock{clock.NewFake(time.UnixMilli(begin)), make(chan time.Duration, 10_000)},
+		clock: &spyClock{clock.NewSpy(time.UnixMilli(begin))},
 		index: 100,
 	}
 	b.Leader = New(Config{
@@ -269,14 +242,14 @@ func (b *bench) settle() {
 	drain:
 		for {
 			select {
-			case <-b.clock.set:
+			case <-b.clock.Set():
 			default:
 				break drain
 			}
 		}
 		b.signal()
 		select {
-		case <-b.clock.set:
+		case <-b.clock.Set():
 		case <-time.After(patience):
 			b.t.Fatal("it does not work")
 		}

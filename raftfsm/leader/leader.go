@@ -81,7 +81,7 @@ type Leader struct {
 	stampedAt time.Time
 
 	wake  chan struct{} // holds one signal: credits came, an entry was applied, a timer fired
-	ready chan struct{} // closed when it first leads
+	ready chan struct{} // closed when it first leads, with the queues defined
 	quit  chan struct{}
 	done  chan struct{}
 	wg    sync.WaitGroup // entries of its own under way
@@ -113,9 +113,6 @@ func (l *Leader) Close() {
 	l.wg.Wait()
 }
 
-// Ready is closed when the node has led for the first time, with the queues defined.
-func (l *Leader) Ready() <-chan struct{} { return l.ready }
-
 // Leading reports whether the node leads now.
 func (l *Leader) Leading() bool {
 	l.mu.Lock()
@@ -131,13 +128,7 @@ func (l *Leader) Offer(c Credits) {
 		return // overtaken
 	}
 	l.credits = c
-	kept := l.proposals[:0]
-	for _, p := range l.proposals {
-		if p.index == 0 || p.session == c.Session && p.index > c.Applied {
-			kept = append(kept, p)
-		}
-	}
-	l.proposals = kept
+	l.drop(func(p *proposal) bool { return p.index != 0 && (p.session != c.Session || p.index <= c.Applied) })
 	l.mu.Unlock()
 	if !c.Follows {
 		l.signal()
@@ -470,7 +461,8 @@ func (l *Leader) work() time.Duration {
 	return wait
 }
 
-// WaitReady waits for Ready or ctx.
+// WaitReady waits until the node has led for the first time, with the queues defined, or
+// ctx ends.
 func (l *Leader) WaitReady(ctx context.Context) error {
 	select {
 	case <-l.ready:

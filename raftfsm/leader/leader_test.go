@@ -341,7 +341,7 @@ func TestNothingIsProposedBeforeLeading(t *testing.T) {
 	b.Submit([]byte("batch"), pushes("q", 1))
 	want(t, b.entry(), map[string]uint64{})
 	select {
-	case <-b.Ready():
+	case <-b.ready:
 		t.Error("ready before the entries of earlier terms are applied")
 	default:
 	}
