@@ -27,6 +27,15 @@ type Submitter interface {
 	EndSession(session uint64) error
 }
 
+// ErrNotSent is returned by a Submitter when the batch is surely in no log and never will
+// be: no leader is known, its link is down, or it refused. Any other error leaves that
+// open. Either way the proposer sends the same batch again.
+var ErrNotSent = errors.New("no leader has taken it")
+
+// ErrSessionRefused is returned by Submitter.OpenSession when the opening came late: a
+// newer one of this node was applied, or its session has ended since.
+var ErrSessionRefused = errors.New("a newer session of this node was opened")
+
 // QueueCount is a number of jobs of a queue.
 type QueueCount struct {
 	Queue string

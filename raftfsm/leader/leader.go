@@ -9,7 +9,6 @@ package leader
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math"
 	"sync"
@@ -21,9 +20,6 @@ import (
 	"pogod/internal/command"
 	"pogod/raftfsm"
 )
-
-// ErrRefused is returned when an opening came late, after a newer one of the same node.
-var ErrRefused = errors.New("leader: a newer session of this node is open")
 
 // Raft is the part of *raft.Raft that a leader needs.
 type Raft interface {
@@ -153,7 +149,7 @@ func (l *Leader) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*raft
 func (l *Leader) OpenSession(node string, number uint64) (uint64, error) {
 	r, err := l.command(&command.Command{Op: command.OpenSession, Node: node, Number: number})
 	if err == nil && r.Code != command.Accepted {
-		err = ErrRefused
+		err = raftfsm.ErrSessionRefused
 	}
 	return r.Session, err
 }

@@ -425,7 +425,7 @@ func TestSessions(t *testing.T) {
 	if o := open(command.Result{Code: command.Accepted, Session: 9}, nil); o.id != 9 || o.err != nil {
 		t.Error(o)
 	}
-	if o := open(command.Result{Code: command.Failure}, nil); !errors.Is(o.err, ErrRefused) {
+	if o := open(command.Result{Code: command.Failure}, nil); !errors.Is(o.err, raftfsm.ErrSessionRefused) {
 		t.Error(o)
 	}
 	if o := open(command.Result{}, errFake); !errors.Is(o.err, errFake) {
