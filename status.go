@@ -19,10 +19,10 @@ type source struct{ n *node }
 func (s source) Ready() error { return s.n.ready() }
 
 // Status implements admin.Source.
-func (s source) Status(context.Context) (*admin.Status, error) {
+func (s source) Status(ctx context.Context) (*admin.Status, error) {
 	n := s.n
 	doc := &admin.Status{Node: n.statusNode(), Raft: n.statusRaft(), Build: admin.ReadBuild(version, hasPHP)}
-	all, err := n.queue.Stats("")
+	all, err := n.queue.Stats(ctx, "")
 	if err != nil {
 		return nil, err
 	}

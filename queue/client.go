@@ -18,17 +18,20 @@ type Proposer interface {
 	// result. Its errors are command.ErrNotAccepted, ErrOutcomeUnknown, ErrTooLarge
 	// and ErrClosed. c and what it points to must not change until then.
 	Propose(ctx context.Context, c *command.Command) (command.Result, error)
+	// LastIndex returns the greatest log entry whose outcome Propose told.
+	LastIndex() uint64
 }
 
-// Reader shows this node's state, in which the node finds its own writes.
+// Reader shows this node's state.
 type Reader interface {
+	// WaitApplied waits until the log entry with that index is applied on this node.
+	WaitApplied(ctx context.Context, index uint64) error
 	// Queues lists the queues without waiting for anything.
 	Queues() *Table
 	// Inspect calls f with the state and the transaction it was applied to, under
 	// the state machine's lock: f is short, and keeps nothing.
 	Inspect(f func(s *State, tx *storage.Tx) error) error
-	// View calls f with what is committed in the file, all that this node was
-	// answered for included.
+	// View calls f with what is committed in the file, all that was applied included.
 	View(f func(tx *storage.Tx) error) error
 }
 
@@ -298,9 +301,23 @@ func (c *Client) PurgeFailed(ctx context.Context, queue string) (n uint64, err e
 	}
 }
 
+// readTimeout bounds how long a read waits for this node to apply its own writes.
+const readTimeout = 5 * time.Second
+
+// ownWrites waits until this node's state holds all that its callers were answered for.
+func (c *Client) ownWrites(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return c.reader.WaitApplied(ctx, c.proposer.LastIndex())
+}
+
 // Failed lists failed jobs, newest first: limit at most, fewer when they are large.
-// It fails with ErrUnknownQueue.
-func (c *Client) Failed(queue string, limit int) (jobs []*Job, err error) {
+// It waits for this node's own writes, and fails with ErrUnknownQueue, or when the node
+// does not catch up with them.
+func (c *Client) Failed(ctx context.Context, queue string, limit int) (jobs []*Job, err error) {
+	if err := c.ownWrites(ctx); err != nil {
+		return nil, err
+	}
 	id, known := c.reader.Queues().Number(queue)
 	if !known {
 		return nil, ErrUnknownQueue
@@ -313,8 +330,12 @@ func (c *Client) Failed(queue string, limit int) (jobs []*Job, err error) {
 }
 
 // Stats of one queue, or of all when name is empty. One that is not known has an
-// entry of zeros. The counters hold what this node has refused and not yet told.
-func (c *Client) Stats(name string) (all []Stats, err error) {
+// entry of zeros. The counters hold what this node has refused and not yet told. It
+// waits for this node's own writes, and fails when the node does not catch up with them.
+func (c *Client) Stats(ctx context.Context, name string) (all []Stats, err error) {
+	if err := c.ownWrites(ctx); err != nil {
+		return nil, err
+	}
 	err = c.reader.Inspect(func(s *State, tx *storage.Tx) error {
 		if name == "" {
 			all, err = s.AllStats(tx)

@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"math"
 	"strings"
 	"testing"
@@ -66,6 +67,26 @@ type staleNode struct {
 }
 
 func (n *staleNode) Queues() *queue.Table { return n.table }
+
+// On a follower the answer to a push may come before the push is applied there.
+func TestReadsWaitForTheNodesOwnWrites(t *testing.T) {
+	t.Parallel()
+	c, n, _ := fakeClient(t, queue.Definition{})
+	for name, read := range map[string]func() error{
+		"stats":  func() error { _, err := c.Stats(t.Context(), "q"); return err },
+		"failed": func() error { _, err := c.Failed(t.Context(), "q", 1); return err },
+	} {
+		n.lags = nil
+		if _, err := c.Push(t.Context(), "q", nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(); err != nil || n.waited != n.LastIndex() {
+			t.Errorf("%s: waited for %d of %d: %v", name, n.waited, n.LastIndex(), err)
+		}
+		n.lags = context.DeadlineExceeded
+		want(t, name, read(), context.DeadlineExceeded)
+	}
+}
 
 // settleVerbs are the three calls that settle.
 func settleVerbs(t *testing.T, c *queue.Client) map[string]func(name, id string) error {
@@ -211,11 +232,11 @@ func TestFailedJobs(t *testing.T) {
 	ctx := t.Context()
 	d := n.deliver(session)
 	want(t, "fail", c.Fail(ctx, "q", d.ID(), "boom"), nil)
-	jobs, err := c.Failed("q", 10) // its own write, at once
+	jobs, err := c.Failed(t.Context(), "q", 10) // its own write, at once
 	if err != nil || len(jobs) != 1 || jobs[0].Reason != "boom" || jobs[0].ID != d.Job || string(jobs[0].Payload) != "payload" {
 		t.Fatal(jobs, err)
 	}
-	_, err = c.Failed("nowhere", 10)
+	_, err = c.Failed(t.Context(), "nowhere", 10)
 	want(t, "a list of an unknown queue", err, queue.ErrUnknownQueue)
 	for _, id := range []string{"", "1-1", d.ID(), "0" + d.Job.String(), "+" + d.Job.String(), d.Job.String() + " "} {
 		_, err = c.RetryFailed(ctx, "q", id)
@@ -251,7 +272,7 @@ func TestPurgeTakesAll(t *testing.T) {
 	if count, err := c.PurgeFailed(t.Context(), "q"); count != jobs || err != nil || len(n.proposed) != 3 {
 		t.Error(count, err, len(n.proposed))
 	}
-	if left, err := c.Failed("q", 1); len(left) > 0 || err != nil {
+	if left, err := c.Failed(t.Context(), "q", 1); len(left) > 0 || err != nil {
 		t.Error(left, err)
 	}
 }
@@ -265,7 +286,7 @@ func TestFailedIsBounded(t *testing.T) {
 		d := n.machine.reserve("q", session, 1)[0]
 		n.apply(settle(command.Fail, &d))
 	}
-	jobs, err := c.Failed("q", 100)
+	jobs, err := c.Failed(t.Context(), "q", 100)
 	if err != nil || len(jobs) != 3 {
 		t.Errorf("%d jobs, %v", len(jobs), err)
 	}
@@ -319,7 +340,7 @@ func TestReasonIsCut(t *testing.T) {
 	}
 	c, n, session := fakeClient(t, queue.Definition{})
 	want(t, "fail", c.Fail(t.Context(), "q", n.deliver(session).ID(), full+"y"), nil)
-	if jobs, err := c.Failed("q", 1); err != nil || jobs[0].Reason != full {
+	if jobs, err := c.Failed(t.Context(), "q", 1); err != nil || jobs[0].Reason != full {
 		t.Error("a long reason was not kept to its bound", err)
 	}
 }

@@ -18,6 +18,16 @@ type fakeNode struct {
 	err      error             // what Propose answers, nothing applied
 	unknown  bool              // apply, then answer that the outcome is unknown
 	during   func()            // called while Propose waits
+	waited   uint64            // what WaitApplied was asked for last
+	lags     error             // what it answers
+}
+
+// LastIndex is the number of proposals.
+func (n *fakeNode) LastIndex() uint64 { return uint64(len(n.proposed)) }
+
+func (n *fakeNode) WaitApplied(_ context.Context, index uint64) error {
+	n.waited = index
+	return n.lags
 }
 
 func (n *fakeNode) Propose(_ context.Context, c *command.Command) (command.Result, error) {

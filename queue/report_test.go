@@ -22,7 +22,7 @@ func TestReport(t *testing.T) {
 	}
 	counts := func() string {
 		t.Helper()
-		all, err := c.Stats("q")
+		all, err := c.Stats(t.Context(), "q")
 		if err != nil || len(all) != 1 {
 			t.Fatal(all, err)
 		}
@@ -120,16 +120,16 @@ func TestStats(t *testing.T) {
 	n.deliver(session)
 	n.now += 1000
 	n.push("q", "next in line")
-	one, err := c.Stats("q")
+	one, err := c.Stats(t.Context(), "q")
 	if err != nil || len(one) != 1 || !one[0].Declared || one[0].MaxPayloadBytes != 9 || one[0].OldestPending.UnixMilli() != n.now {
 		t.Errorf("%+v %v", one, err)
 	}
-	none, err := c.Stats("nowhere")
+	none, err := c.Stats(t.Context(), "nowhere")
 	if err != nil || !slices.Equal(none, []queue.Stats{{Name: "nowhere"}}) {
 		t.Errorf("a queue that is not known: %+v %v", none, err)
 	}
 	names := func() (s string) {
-		all, err := c.Stats("")
+		all, err := c.Stats(t.Context(), "")
 		if err != nil {
 			t.Error(err)
 		}

@@ -2,11 +2,14 @@ package raftfsm
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -422,6 +425,70 @@ func (f *FSM) DefinitionsHash() string {
 	return f.queue.DefinitionsHash()
 }
 
+// Sessions returns the live sessions, with the node of each.
+func (f *FSM) Sessions() map[uint64]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make(map[uint64]string, len(f.sessions.byID))
+	for id, n := range f.sessions.byID {
+		all[id] = n.node
+	}
+	return all
+}
+
+// Applied returns the entry that was applied last.
+func (f *FSM) Applied() uint64 { return f.lastIndex.Load() }
+
+// WaitApplied waits until the entry with that index is applied here. It fails when ctx
+// ends, or the state machine has stopped.
+func (f *FSM) WaitApplied(ctx context.Context, index uint64) error {
+	if f.lastIndex.Load() >= index {
+		return nil
+	}
+	applied := f.Watch()
+	defer f.unwatch(applied)
+	for f.lastIndex.Load() < index {
+		select {
+		case <-applied:
+		case <-f.failed:
+			return f.Err()
+		case <-ctx.Done():
+			return fmt.Errorf("entry %d is not applied on this node yet, which is at %d: %w", index, f.lastIndex.Load(), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Hash returns a SHA-256 of the replicated state and the entry up to which it is so:
+// nodes at the same entry have the same. It reads everything, and nothing is applied
+// before it has begun to.
+func (f *FSM) Hash() (sum [sha256.Size]byte, applied uint64, err error) {
+	h := sha256.New()
+	err = f.View(func(tx *storage.Tx) error {
+		meta, err := tx.Bucket(metaBucket)
+		if err != nil {
+			return err
+		}
+		v, err := meta.Get(keyApplied)
+		if err != nil {
+			return err
+		}
+		if len(v) == 8 { // else nothing was applied yet
+			applied = binary.BigEndian.Uint64(v)
+		}
+		return tx.Walk(func(path [][]byte, key, value []byte) {
+			if len(path) == 1 && bytes.Equal(path[0], metaBucket) && bytes.Equal(key, keyEpoch) {
+				return // each file's own
+			}
+			for _, p := range append(path, key, value) {
+				_, _ = h.Write(binary.AppendUvarint(nil, uint64(len(p)))) // never fails
+				_, _ = h.Write(p)
+			}
+		})
+	})
+	return [sha256.Size]byte(h.Sum(nil)), applied, err
+}
+
 // Indexes returns the last entry that was applied, and the last that the data file
 // holds durably.
 func (f *FSM) Indexes() (applied, committed uint64) { return f.lastIndex.Load(), f.committed.Load() }
@@ -437,6 +504,12 @@ func (f *FSM) Watch() <-chan struct{} {
 	f.watchers = append(f.watchers, c)
 	f.watchMu.Unlock()
 	return c
+}
+
+func (f *FSM) unwatch(c <-chan struct{}) {
+	f.watchMu.Lock()
+	defer f.watchMu.Unlock()
+	f.watchers = slices.DeleteFunc(f.watchers, func(w chan struct{}) bool { return w == c })
 }
 
 func (f *FSM) notify() {

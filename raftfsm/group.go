@@ -22,9 +22,27 @@ type Config struct {
 	Dir   *datadir.Dir // locked; holds state.db, snapshot.json and log/
 	Clock clock.Clock
 	Log   *slog.Logger
+
+	// Transport to the other members, whose addresses are their ids. nil: there are
+	// none, and will be none; the node is alone.
+	Transport raft.Transport
+	// Joins says that a new node waits for the group that it was admitted to; otherwise
+	// it begins a group of one.
+	Joins bool
 }
 
-// Group is this node's member of the Raft group. Today the group has one member.
+// The times of a group with a transport. An election takes between one and three of the
+// first; a session lives six seconds, and so through an election.
+const (
+	electionTimeout = 500 * time.Millisecond
+	leaderLease     = 250 * time.Millisecond
+	// commitTimeout is when idle followers are told that an entry is committed:
+	// heartbeats do not say it. It is what a job waits for on another node than the
+	// leader's when nothing else happens.
+	commitTimeout = 2 * time.Millisecond
+)
+
+// Group is this node's member of the Raft group.
 type Group struct {
 	FSM  *FSM
 	Raft *raft.Raft
@@ -112,7 +130,7 @@ func (g *Group) start() (err error) {
 		}
 	}()
 	id := raft.ServerID(g.cfg.Dir.NodeID())
-	addr, transport := raft.NewInmemTransport(raft.ServerAddress(id))
+	transport := g.cfg.Transport
 	c := raft.DefaultConfig()
 	c.LocalID = id
 	c.Logger = hcLogger(g.cfg.Log, "raft")
@@ -121,19 +139,25 @@ func (g *Group) start() (err error) {
 	c.MaxAppendEntries = 64
 	c.SnapshotThreshold = math.MaxUint64 // snapshotLoop decides, by bytes
 	c.SnapshotInterval = time.Hour
-	// Alone in its group a node has nobody to wait for.
-	c.HeartbeatTimeout = 50 * time.Millisecond
-	c.ElectionTimeout = 50 * time.Millisecond
-	c.LeaderLeaseTimeout = 50 * time.Millisecond
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = electionTimeout, electionTimeout, leaderLease
+	c.CommitTimeout = commitTimeout
+	if transport == nil {
+		_, transport = raft.NewInmemTransport(raft.ServerAddress(id))
+		// There is nobody to wait for.
+		const soon = 50 * time.Millisecond
+		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout, c.CommitTimeout = soon, soon, soon, soon
+	}
 	exists, err := raft.HasExistingState(g.log, g.log, g.snaps)
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
-	one := raft.Configuration{Servers: []raft.Server{{ID: id, Address: addr}}}
-	if !exists {
-		err = raft.BootstrapCluster(c, g.log, g.log, g.snaps, transport, one)
-	} else {
+	one := raft.Configuration{Servers: []raft.Server{{ID: id, Address: raft.ServerAddress(id)}}}
+	switch {
+	case g.cfg.Joins: // the leader will send everything
+	case exists:
 		err = g.finishBootstrap(one)
+	default:
+		err = raft.BootstrapCluster(c, g.log, g.log, g.snaps, transport, one)
 	}
 	if err != nil {
 		return fmt.Errorf("begin a new group: %w", err)

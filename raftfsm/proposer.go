@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pogod/internal/clock"
@@ -65,6 +67,7 @@ type ProposerConfig struct {
 	Clock       clock.Clock
 	InFlight    int           // batches that travel at once, 1 (also 0) or 2; while one does the next gathers. On one node two are slower: each holds fewer commands, and the disk syncs one after the other
 	Gather      time.Duration // the longest that a batch waits for the callers that the last one answered; 0: it does not
+	SessionTTL  time.Duration // after which the leader ends a session that it does not hear; 0: it never does, this node is the only voter
 	Timeout     time.Duration // how long a call waits before it is withdrawn, or its outcome is called unknown; push_timeout, 10 s
 	Log         *slog.Logger
 }
@@ -84,10 +87,16 @@ type Proposer struct {
 	target  int           // calls that the next batch waits for: those that waited when the last landed, and those it answered
 	alone   int           // batches that will not wait for that
 	took    time.Duration // a batch, of late
+	blocked bool          // for retryPause: there was no leader
+	silent  bool          // a keep-alive is due
 	closing bool          // no new calls
 	quit    bool          // give up
 
-	confirmed chan struct{} // signal: a session was opened
+	opening uint64 // run's: the number of an opening whose outcome is not known; 0: none
+
+	standing  standing
+	lastIndex atomic.Uint64 // the greatest entry that a caller was told the outcome of
+	confirmed chan struct{} // see Confirmed
 	done      chan struct{} // closed when run has ended
 	wg        sync.WaitGroup
 }
@@ -110,15 +119,74 @@ type flight struct {
 	pushes    []QueueCount
 	ambiguous bool // it may have been applied
 	started   time.Time
+	sent      time.Duration // the last time, see clock.Boot
 }
 
 // NewProposer starts a proposer. Close stops it.
 func NewProposer(cfg ProposerConfig) *Proposer {
 	p := &Proposer{cfg: cfg, done: make(chan struct{}), confirmed: make(chan struct{}, 1)}
 	p.cond = sync.NewCond(&p.mu)
+	p.standing.clock, p.standing.ttl, p.standing.looked = cfg.Clock, cfg.SessionTTL, cfg.Clock.Boot()
 	go p.run() // ended by Close
+	if every := cfg.SessionTTL / keepAlives / 2; every > 0 {
+		tick := make(chan struct{}, 1)
+		t := cfg.Clock.AfterFunc(every, func() { signal(tick) })
+		p.wg.Go(func() { p.keepAlive(every, t, tick) }) // ended by Close
+	}
 	return p
 }
+
+// keepAlives is how many confirmations the session gets in its time to live at least,
+// while the leader is there.
+const keepAlives = 6
+
+// keepAlive asks for an empty batch when nothing else confirmed the session for a while,
+// and tells when it is overdue.
+func (p *Proposer) keepAlive(every time.Duration, t clock.Timer, tick <-chan struct{}) {
+	defer t.Stop()
+	overdue := false
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-tick:
+		}
+		t.Reset(every)
+		was := overdue
+		if overdue = p.Standing(math.MaxUint64) == Overdue; overdue && !was {
+			signal(p.confirmed)
+		}
+		if p.cfg.Clock.Boot()-p.standing.last() >= every {
+			p.Nudge()
+		}
+	}
+}
+
+// Nudge has the session confirmed soon: another leader, say, is told of this node.
+func (p *Proposer) Nudge() {
+	p.mu.Lock()
+	p.silent = p.session != 0 && len(p.flying) == 0 && p.cfg.SessionTTL > 0
+	p.mu.Unlock()
+	p.cond.Broadcast()
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Standing says what may be done with the state as it was after the entry applied.
+func (p *Proposer) Standing(applied uint64) Standing { return p.standing.of(applied) }
+
+// Age returns how old the state after the entry applied may be; ok is false when that is
+// not known, or not asked of the only voter.
+func (p *Proposer) Age(applied uint64) (age time.Duration, ok bool) { return p.standing.age(applied) }
+
+// LastIndex returns the greatest entry whose outcome a caller on this node was told: who
+// reads its own writes waits until it is applied here.
+func (p *Proposer) LastIndex() uint64 { return p.lastIndex.Load() }
 
 // Session returns the node's present session, 0 while it has none.
 func (p *Proposer) Session() uint64 {
@@ -127,7 +195,8 @@ func (p *Proposer) Session() uint64 {
 	return p.session
 }
 
-// Confirmed gets a signal when a session was opened. It holds one signal.
+// Confirmed gets a signal when a session was opened, ended, confirmed or became overdue.
+// It holds one signal.
 func (p *Proposer) Confirmed() <-chan struct{} { return p.confirmed }
 
 // Propose implements queue.Proposer.
@@ -219,14 +288,14 @@ func (p *Proposer) canGoOn() bool {
 	if p.session == 0 {
 		return len(p.flying) == 0
 	}
-	return len(p.waiting) > 0 && len(p.flying) < max(p.cfg.InFlight, 1)
+	return !p.blocked && (len(p.waiting) > 0 || p.silent && !p.closing) && len(p.flying) < max(p.cfg.InFlight, 1)
 }
 
 // gather waits until the callers that were just answered call again, or Gather has
 // passed. mu is held, and let go meanwhile.
 func (p *Proposer) gather() {
 	target, before := min(p.target, batchCommands), len(p.waiting)
-	if p.cfg.Gather == 0 || before >= target {
+	if p.cfg.Gather == 0 || before >= target || before == 0 {
 		return
 	}
 	if p.alone > 0 {
@@ -260,25 +329,31 @@ func (p *Proposer) requeue() {
 	p.waiting = append(calls, p.waiting...)
 }
 
-// openSession tries once, and waits a little after a failure.
+// openSession tries once, and waits a little after a failure. An opening that may have
+// been applied is tried again under the same number, which answers the same session.
 func (p *Proposer) openSession() {
-	number, err := p.cfg.NextOpening()
+	var err error
+	if p.opening == 0 {
+		p.opening, err = p.cfg.NextOpening()
+	}
+	sent := p.cfg.Clock.Boot()
 	var id uint64
 	if err == nil {
-		id, err = p.cfg.Submitter.OpenSession(p.cfg.Node, number)
+		id, err = p.cfg.Submitter.OpenSession(p.cfg.Node, p.opening)
+	}
+	if err == nil || errors.Is(err, ErrSessionRefused) {
+		p.opening = 0
 	}
 	if err != nil {
 		p.cfg.Log.Debug("no session yet", "error", err)
 		p.pause()
 		return
 	}
+	p.standing.opened(id, sent)
 	p.mu.Lock()
 	p.session, p.number = id, 0
 	p.mu.Unlock()
-	select {
-	case p.confirmed <- struct{}{}:
-	default:
-	}
+	signal(p.confirmed)
 }
 
 // retryPause is between two attempts when there is no leader.
@@ -314,6 +389,7 @@ func (p *Proposer) take() (f *flight, watermark uint64) {
 	f = &flight{number: p.number, session: p.session, calls: slices.Clone(p.waiting[:n]), started: p.cfg.Clock.Now()}
 	p.waiting = slices.Delete(p.waiting, 0, n)
 	p.flying = append(p.flying, f)
+	p.silent = false
 	return f, p.flying[0].number - 1
 }
 
@@ -340,6 +416,7 @@ func (p *Proposer) submit(f *flight, watermark uint64) func() (*Outcome, error) 
 	b := command.AppendBatch(make([]byte, 0, 40+len(f.commands)), command.Batch{
 		Session: f.session, Number: f.number, Watermark: watermark, Commands: f.commands,
 	})
+	f.sent = p.cfg.Clock.Boot()
 	return p.cfg.Submitter.Submit(b, f.pushes)
 }
 
@@ -353,10 +430,18 @@ func (p *Proposer) see(f *flight, wait func() (*Outcome, error)) {
 			err = o.Err
 		}
 		switch {
+		case errors.Is(err, ErrNotSent):
+			if !f.ambiguous && p.takeBack(f) {
+				return
+			}
 		case err != nil:
 			p.cfg.Log.Debug("a batch is sent again", "number", f.number, "error", err)
 			f.ambiguous = true
 		case o.Status == Applied:
+			p.told(o.Index)
+			if p.standing.confirmed(f.sent, o.Index) && p.cfg.SessionTTL > 0 {
+				signal(p.confirmed)
+			}
 			p.land(f, o.Results, nil)
 			return
 		case o.Status == Ended:
@@ -376,6 +461,38 @@ func (p *Proposer) see(f *flight, wait func() (*Outcome, error)) {
 		}
 		wait = p.submit(f, watermark)
 	}
+}
+
+// told notes an entry whose outcome a caller is told.
+func (p *Proposer) told(index uint64) {
+	for {
+		last := p.lastIndex.Load()
+		if index <= last || p.lastIndex.CompareAndSwap(last, index) {
+			return
+		}
+	}
+}
+
+// takeBack undoes the numbering of a batch that is in no log: its calls wait again, and
+// can be withdrawn. It reports false when a later batch is numbered already.
+func (p *Proposer) takeBack(f *flight) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.quit || p.session != f.session || p.flying[len(p.flying)-1] != f {
+		return false
+	}
+	p.remove(f)
+	p.number--
+	p.waiting = append(slices.Clone(f.calls), p.waiting...)
+	p.blocked, p.silent = true, len(f.calls) == 0
+	p.cfg.Clock.AfterFunc(retryPause, func() {
+		p.mu.Lock()
+		p.blocked = false
+		p.mu.Unlock()
+		p.cond.Broadcast()
+	})
+	p.cond.Broadcast() // Close may wait for the last flight
+	return true
 }
 
 // land answers the calls of a batch.
@@ -412,6 +529,10 @@ func (p *Proposer) remove(f *flight) {
 // into it; of another nobody can know.
 func (p *Proposer) sessionEnded(f *flight) {
 	p.cfg.Log.Warn("the node's session ended; a new one is opened", "session", f.session)
+	p.standing.opened(0, 0)
+	if p.cfg.SessionTTL > 0 {
+		signal(p.confirmed)
+	}
 	p.mu.Lock()
 	p.session = 0
 	quit := p.quit

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ type fakeSubmitter struct {
 
 	mu       sync.Mutex // guards the rest
 	session  uint64
-	refuse   int // openings that fail
+	refuse   []error // openings that fail
 	openings []uint64
 	ended    []uint64
 	all      []*sent
@@ -91,9 +92,10 @@ func (s *fakeSubmitter) OpenSession(_ string, number uint64) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.openings = append(s.openings, number)
-	if s.refuse > 0 {
-		s.refuse--
-		return 0, errFake
+	if len(s.refuse) > 0 {
+		err := s.refuse[0]
+		s.refuse = s.refuse[1:]
+		return 0, err
 	}
 	s.session++
 	return s.session, nil
@@ -109,8 +111,11 @@ func (s *fakeSubmitter) EndSession(session uint64) error {
 func (x *sent) answer(o *raftfsm.Outcome, err error) { x.outcome <- answer{o, err} }
 
 // applied answers each command with its place as Count.
-func (x *sent) applied() {
-	o := &raftfsm.Outcome{}
+func (x *sent) applied() { x.appliedAs(0) }
+
+// appliedAs is applied, as that entry.
+func (x *sent) appliedAs(index uint64) {
+	o := &raftfsm.Outcome{Index: index}
 	for i := range x.commands {
 		o.Results = append(o.Results, command.Result{Code: command.Accepted, Count: uint64(i)})
 	}
@@ -197,10 +202,10 @@ func prepare(t *testing.T, refuse int) *proposerBench {
 	return prepareWith(t, refuse, raftfsm.ProposerConfig{InFlight: 2})
 }
 
-func prepareWith(t *testing.T, refuse int, cfg raftfsm.ProposerConfig) *proposerBench {
+func prepareWith(t *testing.T, refuse int, cfg raftfsm.ProposerConfig, refusals ...error) *proposerBench {
 	t.Helper()
 	b := &proposerBench{
-		t: t, submitter: &fakeSubmitter{batches: make(chan *sent, 1000), refuse: refuse},
+		t: t, submitter: &fakeSubmitter{batches: make(chan *sent, 1000), refuse: append(slices.Repeat([]error{errFake}, refuse), refusals...)},
 		clock: newSpyClock(),
 	}
 	var number uint64

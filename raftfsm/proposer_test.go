@@ -3,8 +3,11 @@ package raftfsm_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"pogod/internal/command"
 	"pogod/raftfsm"
@@ -260,20 +263,76 @@ func TestSessionIsOpenedAgainAndAgain(t *testing.T) {
 	}
 	x.applied()
 	b.want(c, nil)
-	if n := b.submitter.openings; len(n) != 4 || n[3] <= n[0] {
+	// What may have been applied is asked for again under its number.
+	if n := b.submitter.openings; len(n) != 4 || n[3] != n[0] {
 		t.Error(n)
 	}
+}
+
+func TestARefusedOpeningIsFollowedByANewerOne(t *testing.T) {
+	t.Parallel()
+	b := prepareWith(t, 0, raftfsm.ProposerConfig{}, raftfsm.ErrSessionRefused, errFake, raftfsm.ErrSessionRefused)
+	for range 3 {
+		b.paused(1)
+	}
+	<-b.Confirmed()
+	if n := b.submitter.openings; !slices.Equal(n, []uint64{1, 2, 2, 3}) {
+		t.Error(n)
+	}
+}
+
+// A batch that reached no log is taken apart again: its calls can be withdrawn, and go
+// with those that came later.
+func TestABatchThatWasNotSentIsWithdrawnWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	b := prepareWith(t, 0, raftfsm.ProposerConfig{})
+	<-b.Confirmed()
+	a1 := b.propose("a", 0)
+	b.batch().answer(nil, fmt.Errorf("the link is down: %w", raftfsm.ErrNotSent))
+	b.clock.await(t, pause, 1)
+	a2 := b.propose("b", 0)
+	b.clock.Advance(pause)
+	x := b.batch()
+	if x.names() != "ab" || x.Number != 1 {
+		t.Error(x.names(), x.Number)
+	}
+	b.clock.Advance(timeout - pause - time.Millisecond)
+	x.answer(nil, raftfsm.ErrNotSent)
+	b.clock.await(t, pause, 1)
+	b.clock.Advance(time.Millisecond)
+	b.want(a1, command.ErrNotAccepted)
+	b.want(a2, command.ErrNotAccepted)
+	a3 := b.propose("c", 0)
+	b.clock.Advance(pause)
+	x = b.batch()
+	if x.names() != "c" || x.Number != 1 {
+		t.Error(x.names(), x.Number)
+	}
+	// Once it may be in a log, it stays as it is.
+	x.answer(nil, errFake)
+	b.paused(1)
+	x = b.batch()
+	x.answer(nil, raftfsm.ErrNotSent)
+	a4 := b.propose("d", 0)
+	b.paused(1)
+	if x = b.batch(); x.names() != "c" || x.Number != 1 {
+		t.Error(x.names(), x.Number)
+	}
+	x.applied()
+	b.want(a3, nil)
+	b.batch().applied()
+	b.want(a4, nil)
 }
 
 // Without a leader: not accepted, and nothing is sent later.
 func TestTimeOutWithoutSession(t *testing.T) {
 	t.Parallel()
-	b := prepare(t, 1_000_000)
+	b := prepare(t, 10_000)
 	c := b.propose("a", 0)
 	b.clock.Advance(timeout)
 	b.want(c, command.ErrNotAccepted)
 	b.submitter.mu.Lock()
-	b.submitter.refuse = 0
+	b.submitter.refuse = nil
 	b.submitter.mu.Unlock()
 	for b.Session() == 0 {
 		b.clock.Advance(pause)
@@ -364,7 +423,7 @@ func TestCloseAnswersWhatWaitsForANewSession(t *testing.T) {
 
 func TestCloseWithoutSession(t *testing.T) {
 	t.Parallel()
-	b := prepare(t, 1_000_000)
+	b := prepare(t, 10_000)
 	c := b.propose("a", 0)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

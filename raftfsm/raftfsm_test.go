@@ -113,7 +113,7 @@ func (n *node) reserve(t *testing.T, free int) []queue.Delivery {
 
 func (n *node) stats(t *testing.T) queue.Stats {
 	t.Helper()
-	all, err := n.queue.Stats("q")
+	all, err := n.queue.Stats(t.Context(), "q")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestJobsSurviveRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Own writes are seen at once, through the file.
-	if jobs, err := n.queue.Failed("q", 10); err != nil || len(jobs) != 1 || jobs[0].Reason != "because" || jobs[0].ID != first {
+	if jobs, err := n.queue.Failed(t.Context(), "q", 10); err != nil || len(jobs) != 1 || jobs[0].Reason != "because" || jobs[0].ID != first {
 		t.Fatal(jobs, err)
 	}
 	before := n.stats(t)

@@ -12,6 +12,7 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -193,6 +194,31 @@ func (t *Tx) Bucket(path ...[]byte) (*Bucket, error) {
 		return nil, fmt.Errorf("bucket %s: %w", path, err)
 	}
 	return &Bucket{b}, nil
+}
+
+// Walk calls f with every value, in the order of buckets and keys; path names the
+// bucket. The format's version is left out. What f is given is valid during the call.
+func (t *Tx) Walk(f func(path [][]byte, key, value []byte)) error {
+	return t.tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+		if bytes.Equal(name, formatBucket) {
+			return nil
+		}
+		return walk([][]byte{name}, b, f)
+	})
+}
+
+func walk(path [][]byte, b *bolt.Bucket, f func(path [][]byte, key, value []byte)) error {
+	return b.ForEach(func(k, v []byte) error {
+		if v == nil {
+			return walk(append(path[:len(path):len(path)], k), b.Bucket(k), f)
+		}
+		value, err := open(k, v)
+		if err != nil {
+			return err
+		}
+		f(path, k, value)
+		return nil
+	})
 }
 
 // Bucket is a sorted map of sealed values.

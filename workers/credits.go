@@ -16,6 +16,7 @@ type pending struct {
 type looked struct {
 	session uint64
 	applied uint64
+	fresh   bool // jobs might be started
 }
 
 // quickReturn is how soon after it began to settle its job a handler comes back to Next
@@ -29,7 +30,7 @@ const quickReturn = 20 * time.Millisecond
 func (p *Pools) settling(a *attempt) {
 	p.mu.Lock()
 	a.settled = p.cfg.Clock.Now()
-	a.t.soon = a.t.running == a && a.t.quick && !a.cut.done && !p.draining && p.looked.session != 0
+	a.t.soon = a.t.running == a && a.t.quick && !a.cut.done && !p.draining && p.looked.fresh
 	if !a.t.soon {
 		p.mu.Unlock()
 		return
@@ -46,7 +47,7 @@ func (p *Pools) creditsLocked(now time.Time) leader.Credits {
 	c := leader.Credits{Session: p.looked.session, Applied: p.looked.applied, Pools: make([]leader.Pool, 0, len(p.cfg.Pools))}
 	for _, pool := range p.cfg.Pools {
 		free := 0
-		if !p.draining {
+		if !p.draining && p.looked.fresh {
 			for _, t := range p.threads {
 				soon := t.soon && now.Sub(t.running.settled) < quickReturn
 				if t.worker == pool.Name && (t.waiting || soon) {

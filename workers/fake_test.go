@@ -17,6 +17,7 @@ import (
 	"pogod/internal/command"
 	"pogod/internal/link"
 	"pogod/queue"
+	"pogod/raftfsm"
 	"pogod/raftfsm/leader"
 )
 
@@ -64,6 +65,8 @@ type interrupt struct {
 // fakeState stands for everything below Pools: the reservations of session 7, the
 // attempts' settlement, the leader and the hosts.
 type fakeState struct {
+	standing raftfsm.Standing
+	needs    uint64 // what is seen is fresh from this entry on
 	mu       sync.Mutex
 	changed  chan struct{} // closed and made anew at every change
 	slow     bool          // what is given back is not applied
@@ -198,6 +201,18 @@ func (s *fakeState) Session() uint64 {
 }
 
 func (s *fakeState) Confirmed() <-chan struct{} { return s.opened }
+
+func (s *fakeState) Standing(applied uint64) raftfsm.Standing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.session == 0:
+		return raftfsm.Overdue
+	case applied < s.needs:
+		return raftfsm.Stale
+	}
+	return s.standing
+}
 
 func (s *fakeState) Begin(d *queue.Delivery, settling func()) {
 	s.change(func() { s.running[d.Lease], s.before[d.Lease] = true, settling })

@@ -11,6 +11,7 @@ import (
 	"pogod/internal/command"
 	"pogod/internal/link"
 	"pogod/queue"
+	"pogod/raftfsm"
 	"pogod/raftfsm/leader"
 )
 
@@ -27,8 +28,10 @@ type Reservations interface {
 type Session interface {
 	// Session returns the present session, 0 while there is none.
 	Session() uint64
-	// Confirmed gets a signal when one was opened.
+	// Confirmed gets a signal when one was opened, ended, confirmed or became overdue.
 	Confirmed() <-chan struct{}
+	// Standing says what may be done with what the state showed after the entry applied.
+	Standing(applied uint64) raftfsm.Standing
 }
 
 // Attempts settles what a handler left; *queue.Client does.
@@ -158,14 +161,13 @@ func (p *Pools) run() {
 }
 
 // reconcile compares what the state has reserved for this node's session with what was
-// started, and tells the leader how many threads are free. It returns when to look
-// again, 0 for not by itself.
+// started, and tells the leader how many threads are free. Nothing starts while the
+// session is not freshly confirmed: it may have ended, and its jobs be another's. It
+// returns when to look again, 0 for not by itself.
 func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration) {
 	session := p.cfg.Session.Session()
-	if session == 0 {
-		return buf, 0
-	}
 	buf, applied := p.cfg.Reservations.Reserved(buf, session)
+	standing := p.cfg.Session.Standing(applied)
 	now := p.cfg.Clock.Now()
 	var starts []*attempt
 	var late []queue.Delivery
@@ -179,7 +181,7 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 		if _, ok := p.started[d.Lease]; ok {
 			continue
 		}
-		if t := p.free(d.Pool); t != nil {
+		if t := p.free(d.Pool); t != nil && standing == raftfsm.Fresh {
 			delete(p.pending, d.Lease)
 			starts = append(starts, p.begin(t, d))
 			continue
@@ -211,16 +213,19 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 	}
 	var lost []*attempt
 	for lease, a := range p.attempts {
-		if _, ok := held[lease]; !ok && !a.cut.done && !p.cfg.Attempts.Settling(lease) {
-			a.cut = cut{true, command.Interrupted, "its lease was lost"}
-			lost = append(lost, a)
+		if _, ok := held[lease]; ok && standing != raftfsm.Overdue || a.cut.done || p.cfg.Attempts.Settling(lease) {
+			continue
 		}
+		a.cut = cut{true, command.Interrupted, "its lease was lost"}
+		lost = append(lost, a)
 	}
-	p.looked = looked{session, applied}
+	p.looked = looked{session, applied, standing == raftfsm.Fresh}
 	credits := p.creditsLocked(now)
 	p.mu.Unlock()
 
-	p.cfg.Offers.Offer(credits)
+	if session != 0 {
+		p.cfg.Offers.Offer(credits)
+	}
 	for _, a := range starts {
 		p.deliver(a)
 	}

@@ -6,12 +6,18 @@ package clock
 import (
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Clock tells the time and wakes its callers.
 type Clock interface {
 	// Now returns the time, wall clock and monotonic reading.
 	Now() time.Time
+	// Boot returns the time since the machine was booted (CLOCK_BOOTTIME): it is never
+	// set, and goes on while the machine is suspended, which Now's monotonic reading
+	// does not.
+	Boot() time.Duration
 	// AfterFunc calls f in its own goroutine after d.
 	AfterFunc(d time.Duration, f func()) Timer
 }
@@ -30,18 +36,26 @@ func System() Clock { return system{} }
 type system struct{}
 
 func (system) Now() time.Time                            { return time.Now() }
+func (system) Boot() time.Duration                       { return boot() }
 func (system) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+
+func boot() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // fails for an unknown clock alone
+	return time.Duration(ts.Nano())
+}
 
 // Fake is a Clock for tests that moves only when told. Its calls are made by
 // Advance, one after the other, in the order of their times.
 type Fake struct {
 	mu     sync.Mutex // guards the rest
 	now    time.Time
+	booted time.Time // moves with now when that is set back
 	timers []*fakeTimer
 }
 
 // NewFake returns a Fake that stands at t.
-func NewFake(t time.Time) *Fake { return &Fake{now: t} }
+func NewFake(t time.Time) *Fake { return &Fake{now: t, booted: t} }
 
 type fakeTimer struct {
 	c       *Fake
@@ -55,6 +69,13 @@ func (c *Fake) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
+}
+
+// Boot returns how far the clock was moved forward in all.
+func (c *Fake) Boot() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now.Sub(c.booted)
 }
 
 // AfterFunc registers f to be called by Advance.
@@ -93,6 +114,9 @@ func (t *fakeTimer) Reset(d time.Duration) bool {
 func (c *Fake) Advance(d time.Duration) {
 	c.mu.Lock()
 	end := c.now.Add(d)
+	if d < 0 {
+		c.booted = c.booted.Add(d)
+	}
 	for {
 		var next *fakeTimer
 		live := c.timers[:0]

@@ -29,8 +29,8 @@ type Queue interface {
 	RetryFailed(ctx context.Context, queue, id string) (command.JobID, error)
 	ForgetFailed(ctx context.Context, queue, id string) (uint64, error)
 	PurgeFailed(ctx context.Context, queue string) (uint64, error)
-	Failed(queue string, limit int) ([]*queue.Job, error)
-	Stats(name string) ([]queue.Stats, error)
+	Failed(ctx context.Context, queue string, limit int) ([]*queue.Job, error)
+	Stats(ctx context.Context, name string) ([]queue.Stats, error)
 }
 
 // Threads takes what threads and hosts say that is not a function: *workers.Pools and
@@ -246,7 +246,7 @@ func (s *Server) answerCount(c *link.Conn, n uint64, err error) error {
 func rfc3339(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
 
 func (s *Server) status(c *link.Conn, name string) error {
-	all, err := s.queue.Stats(name)
+	all, err := s.queue.Stats(s.ctx, name)
 	ready := s.ready()
 	if err != nil {
 		all, ready = nil, false // as when no node is reachable: status has one shape
@@ -276,7 +276,7 @@ type failedJob struct {
 const maxFailed = 1000
 
 func (s *Server) failed(c *link.Conn, name string, limit int64) error {
-	jobs, err := s.queue.Failed(name, int(min(max(limit, 1), maxFailed)))
+	jobs, err := s.queue.Failed(s.ctx, name, int(min(max(limit, 1), maxFailed)))
 	if err != nil {
 		return s.refuse(c, err)
 	}

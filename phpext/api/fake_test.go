@@ -70,11 +70,11 @@ func (q *fakeQueue) PurgeFailed(_ context.Context, name string) (uint64, error) 
 	return q.count, q.note("purge %s", name)
 }
 
-func (q *fakeQueue) Failed(name string, limit int) ([]*queue.Job, error) {
+func (q *fakeQueue) Failed(_ context.Context, name string, limit int) ([]*queue.Job, error) {
 	return q.jobs, q.note("failed %s %d", name, limit)
 }
 
-func (q *fakeQueue) Stats(name string) ([]queue.Stats, error) {
+func (q *fakeQueue) Stats(_ context.Context, name string) ([]queue.Stats, error) {
 	return q.stats, q.note("stats %s", name)
 }
 
