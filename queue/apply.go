@@ -182,7 +182,7 @@ func (s *State) reserve(env *Env, c *command.Command) (command.Result, error) {
 // is not, or no longer, that of the job, or its session has ended.
 func (s *State) held(env *Env, q *queueState, c *command.Command) *Job {
 	j := s.reserved[c.Job.Seq]
-	if j == nil || j.queue != q || j.ID != c.Job || j.Lease != c.Lease || !env.Live(j.Session) {
+	if j == nil || j.queue != q || j.ID != c.Job || j.Lease != c.Lease && fenced() || !env.Live(j.Session) {
 		return nil
 	}
 	return j

@@ -251,7 +251,7 @@ func (f *FSM) applyBatch(p []byte, o *Outcome) error {
 		o.Status = Ended
 	case b.Number > n.last+1:
 		o.Status, o.Last = Gap, n.last
-	case b.Number <= n.last:
+	case b.Number <= n.last && dedupes():
 		var ok bool
 		if o.Results, ok = n.stored(b.Number); !ok {
 			o.Status = Passed

@@ -293,6 +293,78 @@ func TestBatchesAreAppliedOnceAndInOrder(t *testing.T) {
 	}
 }
 
+func TestSessionsAreListedWhileTheyLive(t *testing.T) {
+	t.Parallel()
+	a := newApplier(t, filepath.Join(t.TempDir(), "f"))
+	defer func() { _ = a.fsm.Close() }()
+	one := a.leader(command.Command{Op: command.OpenSession, Node: "one", Number: 1}).Session
+	two := a.leader(command.Command{Op: command.OpenSession, Node: "two", Number: 1}).Session
+	a.leader(command.Command{Op: command.EndSession, Session: one})
+	if got := a.fsm.Sessions(); len(got) != 1 || got[two] != "two" {
+		t.Error(got)
+	}
+}
+
+func TestWaitApplied(t *testing.T) {
+	t.Parallel()
+	a := newApplier(t, filepath.Join(t.TempDir(), "f"))
+	defer func() { _ = a.fsm.Close() }()
+	a.apply(command.Entry{Time: 1})
+	now := a.fsm.Applied()
+	if err := a.fsm.WaitApplied(t.Context(), now); err != nil {
+		t.Error(err)
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- a.fsm.WaitApplied(t.Context(), now+2) }() // ended by the second apply
+	a.apply(command.Entry{Time: 2})
+	select {
+	case err := <-waited:
+		t.Fatal("an entry too early:", err)
+	default:
+	}
+	a.apply(command.Entry{Time: 3})
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.fsm.WaitApplied(over, now+3); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// The hash is of the replicated state: not of the file, whose epoch and commits are its own.
+func TestHashIsThatOfTheReplicatedState(t *testing.T) {
+	t.Parallel()
+	a := newApplier(t, filepath.Join(t.TempDir(), "a"))
+	b := newApplier(t, filepath.Join(t.TempDir(), "b"))
+	defer func() { _, _ = a.fsm.Close(), b.fsm.Close() }()
+	encoded, hash := definitions.Encode()
+	for i, x := range []*applier{a, b} {
+		x.leader(command.Command{Op: command.Define, Definitions: encoded, Hash: hash})
+		s := x.leader(command.Command{Op: command.OpenSession, Node: "n", Number: 3}).Session
+		if i == 1 {
+			if _, _, err := x.fsm.Hash(); err != nil { // commits
+				t.Fatal(err)
+			}
+		}
+		x.batch(s, 1, 0, "payload")
+	}
+	one, at, err := a.fsm.Hash()
+	if err != nil || at != a.fsm.Applied() {
+		t.Fatal(at, err)
+	}
+	if two, _, err := b.fsm.Hash(); err != nil || one != two {
+		t.Error("equal states, other hashes", err)
+	}
+	b.apply(command.Entry{Time: 90_000})
+	a.apply(command.Entry{Time: 90_001})
+	one, _, _ = a.fsm.Hash()
+	if two, _, err := b.fsm.Hash(); err != nil || one == two {
+		t.Error("another cluster time, the same hash", err)
+	}
+}
+
 func TestClusterTimeNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	a := newApplier(t, filepath.Join(t.TempDir(), "f"))

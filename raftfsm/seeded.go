@@ -21,6 +21,7 @@ var seededBug = os.Getenv("POGOD_SEEDED_BUG")
 const (
 	bugAnswerBeforeCommit = "answer-before-commit" // a push is answered before its batch is submitted
 	bugNoLogFsync         = "no-log-fsync"         // the log's segments are written and never synced
+	bugDroppedDedupe      = "dropped-dedupe"       // a batch that was applied is applied again
 )
 
 var earlyAnswers atomic.Uint64
@@ -32,6 +33,9 @@ func answerEarly(c *command.Command) (r command.Result, early bool) {
 	}
 	return command.Result{Code: command.Accepted, Job: command.JobID{Millis: 1, Seq: earlyAnswers.Add(1)}}, true
 }
+
+// dedupes reports whether a batch is applied once.
+func dedupes() bool { return seededBug != bugDroppedDedupe }
 
 // segmentFiler returns nil, which is raft-wal's own, or one whose files never sync.
 func segmentFiler(dir string) types.SegmentFiler {

@@ -8,9 +8,12 @@ import (
 	"pogod/internal/command"
 )
 
-// The seeded bugs of seeded.go are not in this build: both functions compile away.
+// The seeded bugs of seeded.go are not in this build: these functions compile away.
 
 func answerEarly(*command.Command) (r command.Result, early bool) { return r, false }
+
+// dedupes reports that a batch is applied once.
+func dedupes() bool { return true }
 
 // segmentFiler returns nil, which is raft-wal's own.
 func segmentFiler(string) types.SegmentFiler { return nil }

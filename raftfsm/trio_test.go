@@ -1,0 +1,484 @@
+package raftfsm_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"pogod/internal/clock"
+	"pogod/internal/command"
+	"pogod/internal/datadir"
+	"pogod/queue"
+	"pogod/raftfsm"
+	"pogod/raftfsm/leader"
+)
+
+// trio is three members of a group in one process: real raft, logs and files, over
+// transports that can be cut.
+type trio struct {
+	t       *testing.T
+	members []*member
+
+	mu  sync.Mutex // guards cut
+	cut map[*member]bool
+}
+
+type member struct {
+	trio      *trio
+	dir       *datadir.Dir
+	transport *raft.InmemTransport
+	group     *raftfsm.Group
+	leader    *leader.Leader
+	proposer  *raftfsm.Proposer
+	queue     *queue.Client
+	sent      atomic.Uint64 // batches
+}
+
+func newTrio(t *testing.T) *trio {
+	t.Helper()
+	c := &trio{t: t, cut: map[*member]bool{}}
+	path := t.TempDir()
+	for i := range 3 {
+		m := &member{trio: c}
+		var err error
+		if m.dir, err = datadir.Open(filepath.Join(path, fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		_, m.transport = raft.NewInmemTransport(raft.ServerAddress(m.dir.NodeID()))
+		c.members = append(c.members, m)
+	}
+	for i, m := range c.members {
+		c.connect(m)
+		m.open(i > 0)
+	}
+	first := c.members[0]
+	if err := first.leader.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range c.members[1:] {
+		id := raft.ServerID(m.dir.NodeID())
+		if err := first.group.Raft.AddVoter(id, raft.ServerAddress(id), 0, 0).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(c.close)
+	for _, m := range c.members {
+		for m.proposer.Session() == 0 {
+			<-m.proposer.Confirmed()
+		}
+	}
+	return c
+}
+
+func (m *member) open(joins bool) {
+	t, log := m.trio.t, slog.New(slog.DiscardHandler)
+	t.Helper()
+	var err error
+	m.group, err = raftfsm.Open(raftfsm.Config{Dir: m.dir, Clock: clock.System(), Log: log, Transport: m.transport, Joins: joins})
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, hash := definitions.Encode()
+	m.leader = leader.New(leader.Config{
+		Raft: m.group.Raft, State: m.group.FSM, Clock: clock.System(), Definitions: encoded, Hash: hash, Log: log,
+		//X Node: m.dir.NodeID(), SessionTTL: ttl,
+	})
+	m.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
+		Node: m.dir.NodeID(), NextOpening: m.dir.NextOpening, Submitter: m, Clock: clock.System(), Gather: time.Millisecond,
+		SessionTTL: ttl, Timeout: 20 * time.Second, Log: log,
+	})
+	m.queue = queue.NewClient(m.proposer, m.group.FSM)
+}
+
+func (c *trio) close() {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, m := range c.members {
+		_ = m.proposer.Close(over) // what is under way is of no interest
+	}
+	for _, m := range c.members {
+		_ = m.group.Raft.Shutdown().Error()
+		m.leader.Close()
+		if err := errors.Join(m.group.Close(), m.dir.Close()); err != nil {
+			c.t.Error(err)
+		}
+	}
+}
+
+// connect lets a member talk to those that are not cut.
+func (c *trio) connect(m *member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.cut, m)
+	for _, o := range c.members {
+		if o != m && !c.cut[o] {
+			m.transport.Connect(o.transport.LocalAddr(), o.transport)
+			o.transport.Connect(m.transport.LocalAddr(), m.transport)
+		}
+	}
+}
+
+// separate cuts a member from the others, both ways.
+func (c *trio) separate(m *member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut[m] = true
+	for _, o := range c.members {
+		if o != m {
+			m.transport.Disconnect(o.transport.LocalAddr())
+			o.transport.Disconnect(m.transport.LocalAddr())
+		}
+	}
+}
+
+// leading waits until a member that is not cut leads and all that are not know it.
+func (c *trio) leading() *member {
+	c.t.Helper()
+	for {
+		votes := map[*member]int{}
+		want := 0
+		c.mu.Lock()
+		for _, m := range c.members {
+			if !c.cut[m] {
+				want++
+				votes[m.knows()]++
+			}
+		}
+		cut := c.cut
+		for m, n := range votes {
+			if m != nil && n == want && !cut[m] && m.leader.Leading() {
+				c.mu.Unlock()
+				return m
+			}
+		}
+		c.mu.Unlock()
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-c.t.Context().Done():
+			c.t.Fatal("nobody leads")
+		}
+	}
+}
+
+// knows returns the member that this one believes to lead, nil for none.
+func (m *member) knows() *member {
+	_, id := m.group.Raft.LeaderWithID()
+	for _, o := range m.trio.members {
+		if o.dir.NodeID() == string(id) {
+			return o
+		}
+	}
+	return nil
+}
+
+// reach returns the leader, if there is a way to it.
+func (m *member) reach() *leader.Leader {
+	l := m.knows()
+	m.trio.mu.Lock()
+	defer m.trio.mu.Unlock()
+	if l == nil || l != m && (m.trio.cut[m] || m.trio.cut[l]) {
+		return nil
+	}
+	return l.leader
+}
+
+// Submit, OpenSession and EndSession are a link to whoever leads.
+
+func (m *member) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*raftfsm.Outcome, error) {
+	l := m.reach()
+	if l == nil {
+		return func() (*raftfsm.Outcome, error) { return nil, raftfsm.ErrNotSent }
+	}
+	wait := l.Submit(batch, pushes)
+	if m.sent.Add(1)%10 != 0 {
+		return wait
+	}
+	return func() (*raftfsm.Outcome, error) { // one answer in ten is lost
+		_, _ = wait()
+		return nil, errLost
+	}
+}
+
+func (m *member) OpenSession(node string, number uint64) (uint64, error) {
+	if l := m.reach(); l != nil {
+		return l.OpenSession(node, number)
+	}
+	return 0, raftfsm.ErrNotSent
+}
+
+func (m *member) EndSession(session uint64) error {
+	if l := m.reach(); l != nil {
+		return l.EndSession(session)
+	}
+	return raftfsm.ErrNotSent
+}
+
+// follower returns a member other than those.
+func (c *trio) follower(not ...*member) *member {
+	for _, m := range c.members {
+		ok := true
+		for _, n := range not {
+			ok = ok && m != n
+		}
+		if ok {
+			return m
+		}
+	}
+	return nil
+}
+
+// equal waits until all have applied the same and compares their states.
+func (c *trio) equal() {
+	c.t.Helper()
+	l := c.leading()
+	if err := l.group.Raft.Barrier(0).Error(); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, m := range c.members {
+		_ = m.proposer.Close(c.t.Context()) // keep-alives would go on changing the state
+	}
+	if err := l.group.Raft.Barrier(0).Error(); err != nil {
+		c.t.Fatal(err)
+	}
+	var first [32]byte
+	for i, m := range c.members {
+		if err := m.group.FSM.WaitApplied(c.t.Context(), l.group.FSM.Applied()); err != nil {
+			c.t.Fatal(err)
+		}
+		sum, at, err := m.group.FSM.Hash()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if i == 0 {
+			first = sum
+		} else if sum != first {
+			c.t.Errorf("member %d has another state at entry %d", i, at)
+		}
+	}
+}
+
+// load pushes from a member until it is told to stop. What was answered must be there
+// once; all that it returns has an answer.
+type load struct {
+	stop chan struct{}
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex // guards the rest
+	accepted map[command.JobID]bool
+	failed   []error
+	twice    int
+	moved    chan struct{} // gets a signal at each answer
+}
+
+func (m *member) load(callers int) *load {
+	l := &load{stop: make(chan struct{}), accepted: map[command.JobID]bool{}, moved: make(chan struct{}, 1)}
+	for i := range callers {
+		l.wg.Go(func() { // ended by stop
+			for n := 0; ; n++ {
+				select {
+				case <-l.stop:
+					return
+				default:
+				}
+				id, err := m.queue.Push(context.Background(), "q", fmt.Appendf(nil, "%d/%d", i, n), 0)
+				l.mu.Lock()
+				switch {
+				case err != nil:
+					l.failed = append(l.failed, err)
+				case l.accepted[id]:
+					l.twice++
+				default:
+					l.accepted[id] = true
+				}
+				l.mu.Unlock()
+				select {
+				case l.moved <- struct{}{}:
+				default:
+				}
+			}
+		})
+	}
+	return l
+}
+
+// more waits for n more answers.
+func (l *load) more(t *testing.T, n int) {
+	t.Helper()
+	count := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.accepted) + len(l.failed)
+	}
+	for end := count() + n; count() < end; {
+		select {
+		case <-l.moved:
+		case <-time.After(patience):
+			t.Fatal("pushes are not answered any more")
+		}
+	}
+}
+
+func (l *load) end() {
+	close(l.stop)
+	l.wg.Wait()
+}
+
+func TestALeaderDeposedAndElectedAgainWithBatchesOfBothTermsInFlight(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	old := c.leading()
+	other := c.follower(old)
+	loads := []*load{other.load(20), c.follower(old, other).load(20)}
+	for round := range 3 {
+		loads[0].more(t, 200)
+		c.separate(old) // with batches in its log that nobody else has
+		next := c.leading()
+		if next == old {
+			t.Fatal("a leader without a quorum leads on")
+		}
+		loads[0].more(t, 200)
+		loads[1].more(t, 200)
+		c.connect(old)
+		if round < 2 {
+			loads[1].more(t, 100)
+		}
+		id := raft.ServerID(old.dir.NodeID())
+		for c.leading() != old {
+			// It is refused while old catches up.
+			_ = c.leading().group.Raft.LeadershipTransferToServer(id, raft.ServerAddress(id)).Error()
+		}
+	}
+	loads[0].more(t, 200)
+	accepted := 0
+	for _, l := range loads {
+		l.end()
+		accepted += len(l.accepted)
+		if len(l.failed) > 0 || l.twice > 0 {
+			t.Errorf("%d pushes failed, the first with %v; %d were answered with another's id", len(l.failed), l.failed[:min(len(l.failed), 1)], l.twice)
+		}
+	}
+	all, err := c.leading().queue.Stats(t.Context(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := all[0].Counters.Enqueued; got != uint64(accepted) {
+		t.Errorf("%d pushes accepted, %d jobs there", accepted, got)
+	}
+	c.equal()
+}
+
+func TestReadsOfOnesOwnWritesOnAFollower(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t)
+	m := c.follower(c.leading())
+	for i := range 300 {
+		if _, err := m.queue.Push(t.Context(), "q", nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		all, err := m.queue.Stats(t.Context(), "q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := all[0].Gauges.Ready; n != uint64(i+1) {
+			t.Fatalf("%d pushes were answered, status shows %d", i+1, n)
+		}
+	}
+}
+
+// lossy loses every third batch on its way, and every third answer.
+type lossy struct {
+	raftfsm.Submitter
+	mu sync.Mutex // guards n
+	n  int
+}
+
+var errLost = errors.New("lost on the way")
+
+func (s *lossy) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*raftfsm.Outcome, error) {
+	s.mu.Lock()
+	s.n++
+	n := s.n
+	s.mu.Unlock()
+	if n%3 == 1 {
+		return func() (*raftfsm.Outcome, error) { return nil, errLost }
+	}
+	wait := s.Submitter.Submit(batch, pushes)
+	if n%3 == 2 {
+		return wait
+	}
+	return func() (*raftfsm.Outcome, error) {
+		_, _ = wait()
+		return nil, errLost
+	}
+}
+
+func TestABatchLostInTheMiddleOfTwo(t *testing.T) {
+	t.Parallel()
+	n := start(t, t.TempDir())
+	defer n.stop(t)
+	p := raftfsm.NewProposer(raftfsm.ProposerConfig{
+		Node: "another", NextOpening: func() (uint64, error) { return 1, nil }, Submitter: &lossy{Submitter: n.leader},
+		Clock: clock.System(), InFlight: 2, Timeout: 20 * time.Second, Log: slog.New(slog.DiscardHandler),
+	})
+	defer func() { _ = p.Close(t.Context()) }()
+	m := &member{queue: queue.NewClient(p, n.group.FSM)}
+	l := m.load(40)
+	l.more(t, 400)
+	l.end()
+	if len(l.failed) > 0 || l.twice > 0 {
+		t.Error(l.failed, l.twice)
+	}
+	if got := n.stats(t).Counters.Enqueued; got != uint64(len(l.accepted)) {
+		t.Errorf("%d pushes accepted, %d jobs there", len(l.accepted), got)
+	}
+}
+
+func TestAReserveForASessionThatEndedDoesNothing(t *testing.T) {
+	t.Parallel()
+	a := newApplier(t, filepath.Join(t.TempDir(), "f"))
+	defer func() { _ = a.fsm.Close() }()
+	encoded, hash := definitions.Encode()
+	a.leader(command.Command{Op: command.Define, Definitions: encoded, Hash: hash})
+	live := a.leader(command.Command{Op: command.OpenSession, Node: "live", Number: 1}).Session
+	gone := a.leader(command.Command{Op: command.OpenSession, Node: "gone", Number: 1}).Session
+	a.batch(live, 1, 0, "a", "b")
+	a.leader(command.Command{Op: command.EndSession, Session: gone})
+	reserve := command.Command{Op: command.Reserve, Session: gone, Queue: "q", Pool: "p", Count: 2}
+	if r := a.leader(reserve); r.Code != command.Accepted || r.Count != 0 || a.pending() != 2 {
+		t.Errorf("%+v, %d ready", r, a.pending())
+	}
+	reserve.Session = live
+	if r := a.leader(reserve); r.Count != 2 || a.pending() != 0 {
+		t.Errorf("%+v, %d ready", r, a.pending())
+	}
+}
+
+// An opening that was under way when its node was killed must not end the session of the
+// node's next life, nor free what that holds.
+func TestALateOpeningOfAnEarlierBoot(t *testing.T) {
+	t.Parallel()
+	a := newApplier(t, filepath.Join(t.TempDir(), "f"))
+	defer func() { _ = a.fsm.Close() }()
+	encoded, hash := definitions.Encode()
+	a.leader(command.Command{Op: command.Define, Definitions: encoded, Hash: hash})
+	now := a.leader(command.Command{Op: command.OpenSession, Node: "n", Number: 8}).Session
+	a.batch(now, 1, 0, "a")
+	a.leader(command.Command{Op: command.Reserve, Session: now, Queue: "q", Pool: "p", Count: 1})
+	if r := a.leader(command.Command{Op: command.OpenSession, Node: "n", Number: 7}); r.Code != command.Failure {
+		t.Errorf("%+v", r)
+	}
+	if held, _ := a.fsm.Reserved(nil, now); len(held) != 1 || a.pending() != 0 {
+		t.Errorf("%d held, %d ready", len(held), a.pending())
+	}
+	if o := a.batch(now, 2, 1, "b"); o.Status != raftfsm.Applied {
+		t.Errorf("%+v", o)
+	}
+}
