@@ -29,6 +29,10 @@ help: ## list the targets
 run: build ## set up, build, and run the example application (APP=directory)
 	exec bin/pogod serve --app $(APP)
 
+.PHONY: cluster
+cluster: build ## three nodes on loopback, each with the example application; data in .cluster/ (APP=directory)
+	exec scripts/cluster.sh $(APP)
+
 .PHONY: setup
 setup: ## find or make what is needed: Go, a thread-safe PHP, system packages
 	scripts/system.sh

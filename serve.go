@@ -17,6 +17,8 @@ import (
 
 	"pogod/internal/admin"
 	"pogod/internal/clock"
+	"pogod/internal/cluster"
+	"pogod/internal/cluster/identity"
 	"pogod/internal/config"
 	"pogod/internal/datadir"
 	"pogod/internal/link"
@@ -34,8 +36,11 @@ type node struct {
 	started time.Time
 
 	dir      *datadir.Dir
+	cluster  *cluster.Cluster // nil: a node alone
+	tokens   *identity.Tokens // of cluster
 	group    *raftfsm.Group
 	leader   *leader.Leader
+	way      way
 	proposer *raftfsm.Proposer
 	queue    *queue.Client
 	pools    *workers.Pools
@@ -48,6 +53,15 @@ type node struct {
 	cancel   context.CancelFunc // ends calls that are under way
 	leaving  atomic.Bool
 	reporter sync.WaitGroup
+}
+
+// way is how the node reaches whoever leads: its own leader when it is alone, else the
+// cluster, which knows.
+type way interface {
+	raftfsm.Submitter
+	workers.Offers
+	// ReadIndex returns an entry that holds all that was answered before the call.
+	ReadIndex(ctx context.Context) (uint64, error)
 }
 
 // gatherFor is the longest that a batch waits for the callers that the last one answered,
@@ -102,24 +116,9 @@ func (n *node) start(ctx context.Context) (err error) {
 	if n.dir, err = datadir.Open(n.cfg.Node.DataDir); err != nil {
 		return err
 	}
-	if n.group, err = raftfsm.Open(raftfsm.Config{Dir: n.dir, Clock: clock.System(), Log: n.log}); err != nil {
+	if err := n.startGroup(ctx); err != nil {
 		return err
 	}
-	definitions := definitions(n.cfg)
-	encoded, hash := definitions.Encode()
-	n.leader = leader.New(leader.Config{
-		Raft: n.group.Raft, State: n.group.FSM, Clock: clock.System(), Definitions: encoded, Hash: hash, Log: n.log,
-	})
-	wait, stop := context.WithTimeout(ctx, 30*time.Second)
-	defer stop()
-	if err := n.leader.WaitReady(wait); err != nil {
-		return fmt.Errorf("the node did not come to lead its group: %w", errors.Join(err, n.group.Err()))
-	}
-	n.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
-		Node: n.dir.NodeID(), NextOpening: n.dir.NextOpening, Submitter: n.leader,
-		Clock: clock.System(), Gather: gatherFor, Timeout: n.cfg.Node.PushTimeout, Log: n.log,
-	})
-	n.queue = queue.NewClient(n.proposer, n.group.FSM)
 	if err := n.startPHP(life); err != nil {
 		return err
 	}
@@ -127,7 +126,7 @@ func (n *node) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	n.admin = admin.New(ln, source{n}, n.log)
+	n.admin = admin.New(ln, source{n}, n.clusterView(), n.log)
 	go func() { // ended by Shutdown
 		if err := n.admin.Serve(); err != nil {
 			n.log.Error("the admin endpoint ended", "error", err)
@@ -135,6 +134,51 @@ func (n *node) start(ctx context.Context) (err error) {
 	}()
 	n.reporter.Add(1)
 	go n.report(life) // ended by stop, which cancels life
+	return nil
+}
+
+// startGroup starts what replicates: alone, or as a member of a cluster.
+func (n *node) startGroup(ctx context.Context) (err error) {
+	group := raftfsm.Config{Dir: n.dir, Clock: clock.System(), Log: n.log}
+	var ttl time.Duration // of sessions: nobody ends that of a node alone
+	if identity.Exists(n.dir) {
+		ttl = sessionTTL
+		if err := n.openCluster(&group); err != nil {
+			return err
+		}
+	}
+	if n.group, err = raftfsm.Open(group); err != nil {
+		return err
+	}
+	definitions := definitions(n.cfg)
+	encoded, hash := definitions.Encode()
+	n.leader = leader.New(leader.Config{
+		Raft: n.group.Raft, State: n.group.FSM, Clock: clock.System(), Definitions: encoded, Hash: hash,
+		Node: n.dir.NodeID(), SessionTTL: ttl, Log: n.log,
+	})
+	if n.way = n.leader; n.cluster != nil {
+		n.way = n.cluster
+	} else if err := n.lead(ctx); err != nil {
+		return err
+	}
+	n.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
+		Node: n.dir.NodeID(), NextOpening: n.dir.NextOpening, Submitter: n.way,
+		Clock: clock.System(), Gather: gatherFor, SessionTTL: ttl, Timeout: n.cfg.Node.PushTimeout, Log: n.log,
+	})
+	n.queue = queue.NewClient(n.proposer, n.group.FSM)
+	if n.cluster != nil {
+		n.serveCluster()
+	}
+	return nil
+}
+
+// lead waits until a node alone leads its group of one.
+func (n *node) lead(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	if err := n.leader.WaitReady(ctx); err != nil {
+		return fmt.Errorf("the node did not come to lead its group: %w", errors.Join(err, n.group.Err()))
+	}
 	return nil
 }
 
@@ -156,7 +200,7 @@ func (n *node) startPHP(life context.Context) (err error) {
 	})
 	n.pools = workers.NewPools(workers.Config{
 		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue,
-		Offers: n.leader, Processes: n.hosts, Clock: clock.System(), Log: n.log,
+		Offers: n.way, Processes: n.hosts, Clock: clock.System(), Log: n.log,
 	})
 	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
 	if n.link, err = link.Listen(n.cfg.Node.Socket, handler, n.log); err != nil {
@@ -273,10 +317,14 @@ func (n *node) ready() error {
 		return errors.New("the node is shutting down")
 	case n.group.Err() != nil:
 		return n.group.Err()
-	case !n.leader.Leading():
+	case n.cluster == nil && !n.leader.Leading():
+		return errors.New("the node does not lead its group")
+	case n.cluster != nil && !n.knowsLeader():
 		return errors.New("no leader is known")
 	case n.proposer.Session() == 0:
 		return errors.New("the node has no session yet")
+	case n.proposer.Standing(n.group.FSM.Applied()) != raftfsm.Fresh:
+		return errors.New("the node has not heard from the leader of late, or lags behind it")
 	}
 	if missing := n.hosts.NotReady(); missing != "" {
 		return errors.New(missing)
@@ -289,6 +337,11 @@ func (n *node) ready() error {
 // started.
 func (n *node) stop(ctx context.Context) {
 	n.leaving.Store(true)
+	if n.cluster != nil && n.group != nil && n.leader != nil && n.leader.Leading() {
+		if err := n.group.Raft.LeadershipTransfer().Error(); err != nil {
+			n.log.Info("leadership was not handed over", "reason", err)
+		}
+	}
 	if n.web != nil {
 		// New connections are refused once the host, which has a handle of its own, has
 		// drained. These only watch over a socket; nothing can be lost in them.
@@ -338,6 +391,11 @@ func (n *node) stop(ctx context.Context) {
 	if n.group != nil {
 		if err := n.group.Close(); err != nil {
 			n.log.Error("the data was not closed well; the log has what the file lacks", "error", err)
+		}
+	}
+	if n.cluster != nil {
+		if err := n.cluster.Close(); err != nil {
+			n.log.Warn("the cluster port did not close", "error", err)
 		}
 	}
 	if n.dir != nil {
@@ -392,5 +450,8 @@ func (n *node) banner(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  status   http://%s/status, or pogod status\n", n.admin.Addr())
 	fmt.Fprintf(w, "  data     %s\n", n.dir.Path)
+	if n.cluster != nil {
+		fmt.Fprintf(w, "  cluster  node %s at %s\n", n.dir.NodeID(), n.cfg.Cluster.Advertise)
+	}
 	fmt.Fprintln(w, "  end it with Ctrl-C")
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +21,14 @@ type source struct{ n *node }
 func (s source) Ready() error { return s.n.ready() }
 
 // Status implements admin.Source.
-func (s source) Status(ctx context.Context) (*admin.Status, error) {
+func (s source) Status(ctx context.Context, o admin.StatusOptions) (*admin.Status, error) {
 	n := s.n
-	doc := &admin.Status{Node: n.statusNode(), Raft: n.statusRaft(), Build: admin.ReadBuild(version, hasPHP)}
+	if o.Consistent {
+		if err := n.catchUp(ctx); err != nil {
+			return nil, err
+		}
+	}
+	doc := &admin.Status{Node: n.statusNode(), Read: n.statusRead(o.Consistent), Raft: n.statusRaft(), Build: admin.ReadBuild(version, hasPHP)}
 	all, err := n.queue.Stats(ctx, "")
 	if err != nil {
 		return nil, err
@@ -38,15 +45,38 @@ func (s source) Status(ctx context.Context) (*admin.Status, error) {
 			Name: h.Name, PID: h.PID, State: h.State, StartedAt: timeOrNil(h.StartedAt), Restarts: int64(h.Restarts), LastExit: h.LastExit,
 		})
 	}
-	doc.Storage, err = n.statusStorage()
+	if doc.Storage, err = n.statusStorage(); err != nil || !o.Hash {
+		return doc, err
+	}
+	sum, at, err := n.group.FSM.Hash()
+	doc.Storage.StateHash, doc.Storage.StateHashIndex = hex.EncodeToString(sum[:]), at
 	return doc, err
 }
 
-func (n *node) statusNode() admin.Node {
-	role := "follower"
-	if n.leader.Leading() {
-		role = "leader"
+// catchUp waits until this node has applied all that was answered, on whichever node.
+func (n *node) catchUp(ctx context.Context) error {
+	index, err := n.way.ReadIndex(ctx)
+	if err != nil {
+		return err
 	}
+	return n.group.FSM.WaitApplied(ctx, index)
+}
+
+// statusRead says whose state it is and how old it may be. It is taken before the state.
+func (n *node) statusRead(consistent bool) admin.Read {
+	r := admin.Read{Node: n.dir.NodeID(), Consistent: consistent, AppliedIndex: n.group.FSM.Applied()}
+	age, known := n.proposer.Age(r.AppliedIndex)
+	if n.cluster == nil || consistent {
+		age, known = 0, true
+	}
+	if ms := age.Milliseconds(); known {
+		r.AgeMS = &ms
+	}
+	return r
+}
+
+func (n *node) statusNode() admin.Node {
+	role := strings.ToLower(n.group.Raft.State().String())
 	return admin.Node{
 		ID: n.dir.NodeID(), Role: role, Mode: n.cfg.Node.Mode, Version: version,
 		StartedAt: n.started, PID: unix.Getpid(), DataDir: n.dir.Path,
@@ -61,7 +91,7 @@ func (n *node) statusRaft() admin.Raft {
 		State: r.State().String(), Leader: string(leaderID), Term: r.CurrentTerm(),
 		CommitIndex: r.CommitIndex(), AppliedIndex: applied, CommittedIndex: committed,
 	}
-	doc.Members = append(doc.Members, admin.Member{ID: n.dir.NodeID(), Voter: true, Lag: 0})
+	doc.Members = n.members()
 	return doc
 }
 

@@ -553,7 +553,7 @@ func (r *reference) Persist(s raft.SnapshotSink) error {
 // Release has nothing to free.
 func (r *reference) Release() {}
 
-// Restore is refused: a group of one is never sent a snapshot.
+// Restore is refused: snapshots are not sent yet.
 func (f *FSM) Restore(rc io.ReadCloser) error {
 	return errors.Join(ErrNoStream, rc.Close())
 }

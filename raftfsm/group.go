@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -146,6 +148,8 @@ func (g *Group) start() (err error) {
 		// There is nobody to wait for.
 		const soon = 50 * time.Millisecond
 		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout, c.CommitTimeout = soon, soon, soon, soon
+	} else if m, ok := transport.(memberTransport); ok {
+		transport = quiet{m, g.cfg.Clock}
 	}
 	exists, err := raft.HasExistingState(g.log, g.log, g.snaps)
 	if err != nil {
@@ -212,7 +216,10 @@ func (g *Group) snapshotLoop() {
 // Snapshot makes the data file the new beginning of the log.
 func (g *Group) Snapshot() error {
 	c := g.Raft.ReloadableConfig()
-	c.TrailingLogs = g.log.trailing()
+	c.TrailingLogs = g.log.trailing(trailingMembers)
+	if g.cfg.Transport == nil {
+		c.TrailingLogs = g.log.trailing(trailingAlone)
+	}
 	if err := g.Raft.ReloadConfig(c); err != nil {
 		return err
 	}
@@ -300,11 +307,19 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 type sinkAdapter struct{ log *slog.Logger }
 
+// unreached begin raft's errors about a member that is not there: it has many a second,
+// and the cluster's links tell of it once.
+var unreached = []string{
+	"failed to appendEntries to", "failed to heartbeat to", "failed to make requestVote RPC", "failed to pipeline appendEntries",
+	"failed to start pipeline replication to",
+}
+
 // Accept implements hclog.SinkAdapter.
 func (s sinkAdapter) Accept(name string, level hclog.Level, msg string, args ...any) {
+	known := slices.ContainsFunc(unreached, func(begin string) bool { return strings.HasPrefix(msg, begin) })
 	msg = name + ": " + msg
 	switch {
-	case level >= hclog.Error:
+	case level >= hclog.Error && !known:
 		s.log.Error(msg, args...)
 	default:
 		s.log.Debug(msg, args...)

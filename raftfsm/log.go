@@ -41,8 +41,12 @@ type logStore struct {
 // snapshotBytes of log since the last snapshot ask for the next one.
 const snapshotBytes = 64 << 20
 
-// trailingBytes of log are kept behind a snapshot, for followers that lag.
-const trailingBytes = 16 << 20
+// These bytes of log are kept behind a snapshot: a member that was away is sent what it
+// lacks from there, as long as that is not more.
+const (
+	trailingAlone   = 16 << 20
+	trailingMembers = 64 << 20
+)
 
 func openLog(dir string, logger hclog.Logger) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -138,15 +142,15 @@ func (s *logStore) firstErr() error {
 	return s.err
 }
 
-// trailing returns how many entries make up trailingBytes, by the mean size of those
+// trailing returns how many entries make up that many bytes, by the mean size of those
 // since the last snapshot.
-func (s *logStore) trailing() uint64 {
+func (s *logStore) trailing(bytes int64) uint64 {
 	n := s.entries.Load()
 	if n == 0 {
 		return 128
 	}
 	mean := max(s.bytes.Load()/n, 1)
-	return uint64(min(max(trailingBytes/mean, 16), 8192))
+	return uint64(min(max(bytes/mean, 16), bytes/256))
 }
 
 func (s *logStore) snapshotTaken() {

@@ -14,9 +14,9 @@ import (
 	"pogod/internal/datadir"
 )
 
-// ErrNoStream is returned when a snapshot would have to be sent or received as a
-// stream, which a group of one never does.
-var ErrNoStream = errors.New("raftfsm: snapshots are not streamed in a group of one")
+// ErrNoStream is returned when a snapshot would have to be sent or received as a stream:
+// a member was away for longer than the log that is kept. It is not built yet.
+var ErrNoStream = errors.New("raftfsm: a member lags behind the log that is kept, and this version cannot send it the data file; remove its data directory and let it join as a new node")
 
 // marker is the whole snapshot on disk: the name of what the data file held durably
 // when it was written. It is replaced atomically.

@@ -89,7 +89,7 @@ func (m *member) open(joins bool) {
 	encoded, hash := definitions.Encode()
 	m.leader = leader.New(leader.Config{
 		Raft: m.group.Raft, State: m.group.FSM, Clock: clock.System(), Definitions: encoded, Hash: hash, Log: log,
-		//X Node: m.dir.NodeID(), SessionTTL: ttl,
+		Node: m.dir.NodeID(), SessionTTL: ttl,
 	})
 	m.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
 		Node: m.dir.NodeID(), NextOpening: m.dir.NextOpening, Submitter: m, Clock: clock.System(), Gather: time.Millisecond,

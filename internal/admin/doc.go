@@ -2,14 +2,21 @@
 //
 //	GET /healthz   200 "ok" while the process lives
 //	GET /readyz    200 {"ready":true}, or 503 with the reason
-//	GET /status    the document Status; ?pretty indents it
+//	GET /status    the document Status
+//	               ?consistent=1  with all that was answered before, by whichever
+//	                              node; 503 when that cannot be had
+//	               ?hash=1        with the hash of the replicated state
 //
-// HEAD is answered like GET, without a body. Every error is a problem document
-// of RFC 9457 (application/problem+json); its detail says what to do.
-// ?consistent=1 is accepted: on a single node every answer is linearizable.
+//	GET  /api/v1/cluster/members   {"members":[...]}, each a Member
+//	POST /api/v1/cluster/tokens    {"token":"...","expires_at":"..."}: a token with
+//	                               which one more node may join
 //
-// The package declares what it needs of the node, Source, and knows nothing
-// else of it.
+// HEAD is answered like GET, without a body; ?pretty indents a document. Every
+// error is a problem document of RFC 9457 (application/problem+json); its detail
+// says what to do. On a node without a cluster /api/v1/cluster/ answers 409.
+//
+// The package declares what it needs of the node, Source and Cluster, and knows
+// nothing else of it.
 //
 // # Who may ask
 //
@@ -17,7 +24,9 @@
 // A web page of anywhere can still make a browser ask there, and with a name
 // that it rebinds to 127.0.0.1 could read the answer: a listener on loopback
 // therefore refuses, with 403, every request whose Host is not localhost or a
-// loopback address.
+// loopback address. What changes something takes POST with Content-Type:
+// application/json, which a page of elsewhere cannot send unasked, and refuses
+// an Origin that is not of this machine.
 //
 // # Bounds
 //

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,8 +25,18 @@ type Source interface {
 	// an error whose text is the reason. It does not block.
 	Ready() error
 	// Status returns the state of the node, which the caller does not change. It
-	// ends with an error when its context does.
-	Status(ctx context.Context) (*Status, error)
+	// ends with an error when its context does, and when the state cannot be as o
+	// wants it; the error's text is the reason.
+	Status(ctx context.Context, o StatusOptions) (*Status, error)
+}
+
+// StatusOptions says what is wanted of a Status.
+type StatusOptions struct {
+	// Consistent wants a state that has all that was answered before the call, by
+	// whichever node. Otherwise it is the node's own, which may be old.
+	Consistent bool
+	// Hash wants the hash of the replicated state, for which all of it is read.
+	Hash bool
 }
 
 // The bounds of doc.go.
@@ -45,6 +56,7 @@ const (
 type Server struct {
 	ln       *listener
 	src      Source
+	cluster  Cluster // nil: there is none
 	log      *slog.Logger
 	loopback bool // Host is checked
 	http     *fasthttp.Server
@@ -60,9 +72,10 @@ type Server struct {
 	done chan struct{} // closed when the listener is not served any more
 }
 
-// New makes the server of a listener, which belongs to it from here on.
-func New(ln net.Listener, src Source, log *slog.Logger) *Server {
-	s := &Server{ln: newListener(ln), src: src, log: log, loopback: onLoopback(ln.Addr()), done: make(chan struct{})}
+// New makes the server of a listener, which belongs to it from here on. cl is nil
+// for a node that is part of no cluster.
+func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
+	s := &Server{ln: newListener(ln), src: src, cluster: cl, log: log, loopback: onLoopback(ln.Addr()), done: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
 		Name:                         "pogod",
@@ -161,6 +174,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	var answer func(*fasthttp.RequestCtx)
+	allow := "GET, HEAD"
 	switch string(ctx.Path()) {
 	case "/healthz":
 		answer = s.healthz
@@ -168,13 +182,17 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		answer = s.readyz
 	case "/status":
 		answer = s.status
+	case MembersPath:
+		answer = s.members
+	case TokensPath:
+		answer, allow = s.newToken, "POST"
 	default:
-		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz or /status", nil)
+		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status or "+MembersPath, nil)
 		return
 	}
-	if !ctx.IsGet() && !ctx.IsHead() {
-		ctx.Response.Header.Set("Allow", "GET, HEAD")
-		problem(ctx, fasthttp.StatusMethodNotAllowed, "this path is only read: use GET or HEAD", nil)
+	if !slices.Contains(strings.Split(allow, ", "), string(ctx.Method())) {
+		ctx.Response.Header.Set("Allow", allow)
+		problem(ctx, fasthttp.StatusMethodNotAllowed, "this path takes no other method than "+allow, nil)
 		return
 	}
 	answer(ctx)
@@ -194,14 +212,36 @@ func (s *Server) readyz(ctx *fasthttp.RequestCtx) {
 }
 
 func (s *Server) status(ctx *fasthttp.RequestCtx) {
-	bounded, cancel := context.WithTimeout(s.ctx, statusTimeout)
-	defer cancel()
-	st, err := s.src.Status(bounded)
-	if err != nil {
-		problem(ctx, fasthttp.StatusServiceUnavailable, err.Error(), nil)
+	var o StatusOptions
+	if !option(ctx, "consistent", &o.Consistent) || !option(ctx, "hash", &o.Hash) {
 		return
 	}
-	write(ctx, st)
+	bounded, cancel := context.WithTimeout(s.ctx, statusTimeout)
+	defer cancel()
+	st, err := s.src.Status(bounded, o)
+	switch {
+	case err != nil && o.Consistent:
+		problem(ctx, fasthttp.StatusServiceUnavailable, fmt.Sprintf("a consistent status cannot be had now (%v): ask again, or without consistent for what this node has", err), nil)
+	case err != nil:
+		problem(ctx, fasthttp.StatusServiceUnavailable, err.Error(), nil)
+	default:
+		write(ctx, st)
+	}
+}
+
+// option reads a parameter of the query that is 1 or 0; absent is 0. It says
+// whether there is more to do, and has answered otherwise.
+func option(ctx *fasthttp.RequestCtx, name string, to *bool) bool {
+	values := ctx.QueryArgs().PeekMulti(name)
+	switch {
+	case len(values) == 0 || len(values) == 1 && string(values[0]) == "0":
+	case len(values) == 1 && string(values[0]) == "1":
+		*to = true
+	default:
+		problem(ctx, fasthttp.StatusBadRequest, name+" is 1 or 0, and stands once: as in /status?"+name+"=1", nil)
+		return false
+	}
+	return true
 }
 
 // unreadable answers what is no request.

@@ -27,25 +27,29 @@ func TestMain(m *testing.M) {
 // fake is a Source that answers what it is told.
 type fake struct {
 	ready  error
-	status func(context.Context) (*Status, error)
+	status func(context.Context, StatusOptions) (*Status, error)
 }
 
-func (f *fake) Ready() error                                { return f.ready }
-func (f *fake) Status(ctx context.Context) (*Status, error) { return f.status(ctx) }
+func (f *fake) Ready() error { return f.ready }
+func (f *fake) Status(ctx context.Context, o StatusOptions) (*Status, error) {
+	return f.status(ctx, o)
+}
 
 // onPort makes a server on a free port.
-func onPort(t *testing.T, src Source) *Server {
+func onPort(t *testing.T, src Source, cl Cluster) *Server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(ln, src, slog.New(slog.DiscardHandler))
+	return New(ln, src, cl, slog.New(slog.DiscardHandler))
 }
 
-func serve(t *testing.T, src Source) *Server {
+func serve(t *testing.T, src Source) *Server { t.Helper(); return serveCluster(t, src, nil) }
+
+func serveCluster(t *testing.T, src Source, cl Cluster) *Server {
 	t.Helper()
-	s := onPort(t, src)
+	s := onPort(t, src, cl)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }() // ended by Shutdown
 	t.Cleanup(func() {
@@ -88,20 +92,29 @@ func send(t *testing.T, s *Server, request string) (*http.Response, string) {
 
 func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n" }
 
-var some = func(context.Context) (*Status, error) {
+var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	return &Status{
+	age := int64(12)
+	st := &Status{
+		Read: Read{Node: "n1", Consistent: o.Consistent, AppliedIndex: 9, AgeMS: &age},
 		Node: Node{ID: "n1", Role: "leader", Mode: "development", Version: "0.1.0", StartedAt: at, PID: 7, DataDir: "/srv/.pogod"},
 		Raft: Raft{
 			State: "Leader", Leader: "n1", Term: 2, CommitIndex: 9, AppliedIndex: 9, CommittedIndex: 8,
-			Members: []Member{{ID: "n1", Voter: true}},
+			Members: []Member{
+				{ID: "n1", Address: "10.0.0.1:8083", Voter: true, Leader: true, Self: true, Up: true, AppliedIndex: 9},
+				{ID: "n2", Address: "10.0.0.2:8083", Up: true, LastHeardAt: &at, AppliedIndex: 7, Lag: 2, RoundTripMS: 0.25},
+			},
 		},
 		Queues:  []Queue{{Queue: "mail", Ready: true, Pending: 1, MaxPayloadBytes: 1 << 20, OldestPendingAt: &at}, {Queue: "default"}},
 		Workers: []Worker{{Name: "default", Script: "/srv/queue-worker.php", Host: "jobs", Threads: 2, Waiting: 1, Running: 1}},
 		PHP:     PHP{Version: "8.4.16", Hosts: []Host{{Name: "jobs", PID: 8, State: "ready", StartedAt: &at}}},
 		Storage: Storage{FileBytes: 1, LogFirstIndex: 1, LogLastIndex: 9},
 		Build:   Build{Version: "0.1.0", Go: "go1.26.0", PHP: true, Revision: "abc"},
-	}, nil
+	}
+	if o.Hash {
+		st.Storage.StateHash, st.Storage.StateHashIndex = "abcd", 9
+	}
+	return st, nil
 }
 
 func TestPaths(t *testing.T) {
@@ -116,9 +129,16 @@ func TestPaths(t *testing.T) {
 		{"head", "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "text/plain; charset=utf-8", "", 200},
 		{"ready", get("/readyz"), "application/json", `{"ready":true}`, 200},
 		{"status", get("/status"), "application/json", `"queues":[{"queue":"mail"`, 200},
-		{"consistent", get("/status?consistent=1"), "application/json", `"pools":[]`, 200},
+		{"own", get("/status"), "application/json", `"read":{"node":"n1","consistent":false,`, 200},
+		{"consistent", get("/status?consistent=1"), "application/json", `"consistent":true`, 200},
+		{"not consistent", get("/status?consistent=0"), "application/json", `"consistent":false`, 200},
+		{"hash", get("/status?hash=1&consistent=1"), "application/json", `"state_hash":"abcd","state_hash_index":9}`, 200},
+		{"consistent?", get("/status?consistent=yes"), "application/problem+json", "consistent is 1 or 0", 400},
+		{"consistent bare", get("/status?consistent"), "application/problem+json", "consistent is 1 or 0", 400},
+		{"consistent twice", get("/status?consistent=1&consistent=0"), "application/problem+json", "consistent is 1 or 0", 400},
+		{"hash?", get("/status?hash=sha512"), "application/problem+json", "hash is 1 or 0", 400},
 		{"pretty", get("/status?pretty"), "application/json", "\n  \"node\": {\n    \"id\": \"n1\"", 200},
-		{"unknown", get("/metrics"), "application/problem+json", "ask for /healthz, /readyz or /status", 404},
+		{"unknown", get("/metrics"), "application/problem+json", "ask for /healthz, /readyz, /status or /api/v1/cluster/members", 404},
 		{"root", get("/"), "application/problem+json", `"title":"Not Found"`, 404},
 		{"post", "POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", "application/problem+json", `"status":405`, 405},
 		{"delete", "DELETE /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "application/problem+json", `"status":405`, 405},
@@ -168,7 +188,7 @@ func TestPaths(t *testing.T) {
 
 func TestNotReady(t *testing.T) {
 	t.Parallel()
-	s := serve(t, &fake{ready: errors.New("no leader since 4s"), status: func(context.Context) (*Status, error) {
+	s := serve(t, &fake{ready: errors.New("no leader since 4s"), status: func(context.Context, StatusOptions) (*Status, error) {
 		return nil, errors.New("the file is closed")
 	}})
 	r, body := send(t, s, get("/readyz"))
@@ -176,7 +196,10 @@ func TestNotReady(t *testing.T) {
 	if r.StatusCode != 503 || body != want {
 		t.Error(r.StatusCode, body)
 	}
-	if r, body := send(t, s, get("/status")); r.StatusCode != 503 || !strings.Contains(body, "the file is closed") {
+	if r, body := send(t, s, get("/status")); r.StatusCode != 503 || !strings.Contains(body, `"detail":"the file is closed"`) {
+		t.Error(r.StatusCode, body)
+	}
+	if r, body := send(t, s, get("/status?consistent=1")); r.StatusCode != 503 || !strings.Contains(body, "cannot be had now (the file is closed): ask again") {
 		t.Error(r.StatusCode, body)
 	}
 	if r, _ := send(t, s, get("/healthz")); r.StatusCode != 200 {
@@ -186,7 +209,7 @@ func TestNotReady(t *testing.T) {
 
 func TestPanicEndsOneRequest(t *testing.T) {
 	t.Parallel()
-	s := serve(t, &fake{status: func(context.Context) (*Status, error) { panic("oh") }})
+	s := serve(t, &fake{status: func(context.Context, StatusOptions) (*Status, error) { panic("oh") }})
 	if r, body := send(t, s, get("/status")); r.StatusCode != 500 || strings.Contains(body, "oh") {
 		t.Error(r.StatusCode, body)
 	}
@@ -198,7 +221,7 @@ func TestPanicEndsOneRequest(t *testing.T) {
 // TestDocument holds every key of the document.
 func TestDocument(t *testing.T) {
 	t.Parallel()
-	st, err := some(t.Context())
+	st, err := some(t.Context(), StatusOptions{Hash: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,8 +246,11 @@ func TestDocument(t *testing.T) {
 		t.Error("the caller's document was changed")
 	}
 	empty, err := json.Marshal(Status{})
-	if err != nil || strings.Contains(strings.ReplaceAll(string(empty), `_at":null`, ""), "null") {
+	if err != nil || strings.Contains(strings.NewReplacer(`_at":null`, "", `"age_ms":null`, "").Replace(string(empty)), "null") {
 		t.Errorf("%s %v", empty, err)
+	}
+	if strings.Contains(string(empty), "state_hash") {
+		t.Errorf("a hash that was not asked for: %s", empty)
 	}
 	var back Status
 	if err := json.Unmarshal(got, &back); err != nil || back.Queues[0].OldestPendingAt.Year() != 2026 {
@@ -235,13 +261,13 @@ func TestDocument(t *testing.T) {
 func TestShutdownWaitsForRequest(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})
-	s := serve(t, &fake{status: func(ctx context.Context) (*Status, error) {
+	s := serve(t, &fake{status: func(ctx context.Context, o StatusOptions) (*Status, error) {
 		close(entered)
 		<-release
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return some(ctx)
+		return some(ctx, o)
 	}})
 	answer := make(chan string, 1)
 	go func() { // ends with the answer
@@ -275,7 +301,7 @@ func TestShutdownWaitsForRequest(t *testing.T) {
 func TestShutdownCutsOff(t *testing.T) {
 	t.Parallel()
 	entered, why := make(chan struct{}), make(chan error, 1)
-	s := serve(t, &fake{status: func(ctx context.Context) (*Status, error) {
+	s := serve(t, &fake{status: func(ctx context.Context, o StatusOptions) (*Status, error) {
 		close(entered)
 		<-ctx.Done()
 		why <- ctx.Err()
@@ -308,7 +334,7 @@ func TestShutdownCutsOff(t *testing.T) {
 
 func TestShutdownBeforeServe(t *testing.T) {
 	t.Parallel()
-	s := onPort(t, &fake{})
+	s := onPort(t, &fake{}, nil)
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -323,7 +349,7 @@ func TestShutdownBeforeServe(t *testing.T) {
 func TestShutdownBesideServe(t *testing.T) {
 	t.Parallel()
 	for range 200 {
-		s := onPort(t, &fake{})
+		s := onPort(t, &fake{}, nil)
 		served := make(chan error, 1)
 		go func() { served <- s.Serve() }()
 		if err := s.Shutdown(t.Context()); err != nil {

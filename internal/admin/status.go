@@ -12,6 +12,7 @@ import (
 // Status is the document at /status. Times are RFC 3339, absent ones null; lists
 // are never null.
 type Status struct {
+	Read      Read       `json:"read"`
 	Node      Node       `json:"node"`
 	Raft      Raft       `json:"raft"`
 	Queues    []Queue    `json:"queues"`    // sorted by name
@@ -21,6 +22,14 @@ type Status struct {
 	PHP       PHP        `json:"php"`
 	Storage   Storage    `json:"storage"`
 	Build     Build      `json:"build"`
+}
+
+// Read says whose state the document shows, and how old it may be.
+type Read struct {
+	Node         string `json:"node"`          // id of the node whose state it is
+	Consistent   bool   `json:"consistent"`    // it has all that was answered before the request, by whichever node
+	AppliedIndex uint64 `json:"applied_index"` // last index of the log that it has
+	AgeMS        *int64 `json:"age_ms"`        // milliseconds since a leader confirmed it; null: none has yet
 }
 
 // Node is the process that answers.
@@ -45,12 +54,18 @@ type Raft struct {
 	Members        []Member `json:"members"`         // sorted by id
 }
 
-// Member is one node of the Raft group.
+// Member is one node of the Raft group, as the node that answers sees it.
 type Member struct {
-	ID      string `json:"id"`
-	Address string `json:"address"` // "" on a node without a cluster port
-	Voter   bool   `json:"voter"`
-	Lag     uint64 `json:"lag"` // entries behind the leader's commit index, as far as this node knows
+	ID           string     `json:"id"`
+	Address      string     `json:"address"`       // host:port of its cluster port; "" on a node without one
+	Voter        bool       `json:"voter"`         //
+	Leader       bool       `json:"leader"`        //
+	Self         bool       `json:"self"`          // it is the node that answers
+	Up           bool       `json:"up"`            // the link to it is up, or it is the node that answers
+	LastHeardAt  *time.Time `json:"last_heard_at"` // null: never, or the node that answers
+	AppliedIndex uint64     `json:"applied_index"` // last index that it applied, by its own last word
+	Lag          uint64     `json:"lag"`           // entries behind the leader's commit index, as far as this node knows
+	RoundTripMS  float64    `json:"round_trip_ms"` // of the link, in milliseconds; 0: not measured
 }
 
 // Queue is one queue, as in pogo_queue_status.
@@ -95,6 +110,10 @@ type Storage struct {
 	LogBytes        int64  `json:"log_bytes"`          // size of the log's files
 	SnapshotIndex   uint64 `json:"snapshot_index"`     // 0: there is none
 	DiskFreeBytes   int64  `json:"disk_free_bytes"`    // free for this user on the data directory's file system
+
+	// Only with ?hash=1.
+	StateHash      string `json:"state_hash,omitempty"`       // SHA-256 of the replicated state, hexadecimal; nodes at one index have the same
+	StateHashIndex uint64 `json:"state_hash_index,omitempty"` // last index that is in it
 }
 
 // Build is how this binary was made.

@@ -53,8 +53,9 @@ type Deps struct {
 // program is Deps with its defaults, and what tests replace.
 type program struct {
 	Deps
-	now  func() time.Time
-	tick func() (ticks <-chan time.Time, stop func()) // each second
+	now    func() time.Time
+	tick   func() (ticks <-chan time.Time, stop func()) // each second
+	screen func(io.Writer) bool                         // whether a person sees what is written
 }
 
 func newProgram(d Deps) *program {
@@ -67,7 +68,7 @@ func newProgram(d Deps) *program {
 	if d.Stderr == nil {
 		d.Stderr = os.Stderr
 	}
-	return &program{Deps: d, now: time.Now, tick: func() (<-chan time.Time, func()) {
+	return &program{Deps: d, now: time.Now, screen: terminal, tick: func() (<-chan time.Time, func()) {
 		t := time.NewTicker(time.Second)
 		return t.C, t.Stop
 	}}
@@ -123,27 +124,33 @@ it is a single node in development mode, with its data in ./.pogod.`,
   pogod status --watch   see its queues and workers at work`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		// A root that runs and checks its arguments itself makes of an unknown
-		// command an error of one line.
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usage("there is no command %q: did you mean %q?", args[0], near[0])
-			}
-			return usage(`there is no command %q: "pogod --help" lists them`, args[0])
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SuggestionsMinimumDistance = 2
+	group(root)
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(`%v: "%s --help" lists the flags`, err, cmd.CommandPath())
 	})
-	root.AddCommand(p.serve(), p.status(), p.version(), p.phpHost())
+	root.AddCommand(p.serve(), p.status(), p.cluster(), p.version(), p.phpHost())
 	return root
+}
+
+// group makes a command of which only its subcommands do something. One that runs
+// and checks its arguments itself makes of an unknown subcommand an error of one
+// line.
+func group(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		_, path, _ := strings.Cut(cmd.CommandPath()+" ", " ") // without the program's name
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return usage("there is no command %q: did you mean %q?", path+args[0], path+near[0])
+		}
+		return usage(`there is no command %q: "%s --help" lists them`, path+args[0], cmd.CommandPath())
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // noArgs refuses arguments that are no flags.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -55,17 +56,26 @@ func golden(t *testing.T, file, got string) {
 
 // run executes a command line and returns its code and output.
 func run(d Deps, args ...string) (code int, stdout, stderr string) {
+	return runOn(screens{}, d, args...)
+}
+
+// screens says what is a terminal.
+type screens struct{ stdout, stderr bool }
+
+// runOn is run with terminals.
+func runOn(on screens, d Deps, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	d.Stdout, d.Stderr = &out, &errs
 	p := newProgram(d)
 	p.now = func() time.Time { return noon }
+	p.screen = func(w io.Writer) bool { return w == &out && on.stdout || w == &errs && on.stderr }
 	code = p.execute(context.Background(), args)
 	return code, out.String(), errs.String()
 }
 
 func TestView(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"full", "empty", "small"} {
+	for _, name := range []string{"full", "empty", "small", "follower"} {
 		data, err := os.ReadFile("testdata/" + name + ".json")
 		if err != nil {
 			t.Fatal(err)
@@ -90,12 +100,16 @@ func TestView(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for name, args := range map[string][]string{"root": {"--help"}, "bare": {}, "serve": {"serve", "--help"}, "status": {"status", "-h"}, "version": {"help", "version"}} {
+	for name, args := range map[string][]string{
+		"root": {"--help"}, "bare": {}, "serve": {"serve", "--help"}, "status": {"status", "-h"}, "version": {"help", "version"},
+		"cluster": {"cluster", "--help"}, "bare cluster": {"cluster"}, "cluster_init": {"cluster", "init", "--help"}, "cluster_token": {"help", "cluster", "token"},
+		"cluster_join": {"cluster", "join", "-h"}, "cluster_members": {"cluster", "members", "-h"},
+	} {
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") || strings.Contains(out, "php-host") {
 			t.Errorf("%s: %d %s%s", name, code, out, errs)
 		}
-		if name != "bare" {
+		if !strings.HasPrefix(name, "bare") {
 			golden(t, "help_"+name+".txt", out)
 		}
 	}
@@ -109,6 +123,15 @@ func TestUsage(t *testing.T) {
 	}{
 		{[]string{"servee"}, `pogod: there is no command "servee": did you mean "serve"?`},
 		{[]string{"horizon"}, `pogod: there is no command "horizon": "pogod --help" lists them`},
+		{[]string{"cluster", "inti"}, `pogod: there is no command "cluster inti": did you mean "cluster init"?`},
+		{[]string{"cluster", "horizon"}, `pogod: there is no command "cluster horizon": "pogod cluster --help" lists them`},
+		{[]string{"cluster", "--jsn"}, `pogod: unknown flag: --jsn: "pogod cluster --help" lists the flags`},
+		{[]string{"cluster", "init", "now"}, `pogod: pogod cluster init takes no argument, but got "now": "pogod cluster init --help" lists its flags`},
+		{[]string{"cluster", "token", "--admin", "ftp://x"}, `pogod: --admin must be a URL, as http://127.0.0.1:8082, not "ftp://x"`},
+		{[]string{"cluster", "members", "all"}, `pogod: pogod cluster members takes no argument, but got "all": "pogod cluster members --help" lists its flags`},
+		{[]string{"cluster", "join", "node1"}, `pogod: pogod cluster join takes an address and a token, as "pogod cluster join node1:8083 TOKEN": "pogod cluster token" prints one on a member`},
+		{[]string{"cluster", "join", "http://node1", "t"}, `pogod: ADDRESS must have a port from 0 to 65535, not "//node1"`},
+		{[]string{"cluster", "join", "0.0.0.0", "t"}, `pogod: ADDRESS must be an address that other nodes connect to, as "node1:8083", not "0.0.0.0:8083"`},
 		{[]string{"serve", "now"}, `pogod: pogod serve takes no argument, but got "now": "pogod serve --help" lists its flags`},
 		{[]string{"status", "--jsn"}, `pogod: unknown flag: --jsn: "pogod status --help" lists the flags`},
 		{[]string{"serve", "--config"}, `pogod: flag needs an argument: --config: "pogod serve --help" lists the flags`},
@@ -165,7 +188,7 @@ func TestPHPHost(t *testing.T) {
 func TestServe(t *testing.T) { // not parallel: it changes the working directory
 	dir := t.TempDir()
 	t.Chdir(dir)
-	for _, v := range []string{"POGOD_DATA_DIR", "POGOD_LOG_LEVEL", "POGOD_WEB_LISTEN", "POGOD_ADMIN_LISTEN"} {
+	for _, v := range []string{"POGOD_DATA_DIR", "POGOD_LOG_LEVEL", "POGOD_WEB_LISTEN", "POGOD_ADMIN_LISTEN", "POGOD_CLUSTER_LISTEN", "POGOD_CLUSTER_ADVERTISE"} {
 		t.Setenv(v, "")
 	}
 	var got *config.Config
@@ -218,42 +241,73 @@ func TestServe(t *testing.T) { // not parallel: it changes the working directory
 // source is the admin endpoint's fake node.
 type source struct{ s *admin.Status }
 
-func (s source) Ready() error                                  { return nil }
-func (s source) Status(context.Context) (*admin.Status, error) { return s.s, nil }
+func (s source) Ready() error { return nil }
+func (s source) Status(_ context.Context, o admin.StatusOptions) (*admin.Status, error) {
+	c := *s.s
+	c.Read.Consistent = o.Consistent
+	return &c, nil
+}
 
-// TestStatusOfAdmin asks the real endpoint.
-func TestStatusOfAdmin(t *testing.T) {
-	t.Parallel()
-	data, err := os.ReadFile("testdata/full.json")
+// member is the admin endpoint's fake cluster.
+type member struct{ list []admin.Member }
+
+func (m member) NewToken() (string, time.Time, error) {
+	return "pogod1_abc", noon.Add(15 * time.Minute), nil
+}
+
+func (m member) Members(context.Context) ([]admin.Member, error) { return m.list, nil }
+
+// endpointOf serves the status of a file of testdata, and returns its address.
+func endpointOf(t *testing.T, file string, clustered bool) (address string, s *admin.Status) {
+	t.Helper()
+	data, err := os.ReadFile("testdata/" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s admin.Status
-	if err := json.Unmarshal(data, &s); err != nil {
+	s = &admin.Status{}
+	if err := json.Unmarshal(data, s); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := admin.New(ln, source{&s}, slog.New(slog.DiscardHandler))
+	var c admin.Cluster
+	if clustered {
+		c = member{s.Raft.Members}
+	}
+	a := admin.New(ln, source{s}, c, slog.New(slog.DiscardHandler))
 	served := make(chan error, 1)
 	go func() { served <- a.Serve() }() // ended by Shutdown
-	code, out, errs := run(Deps{}, "status", "--admin", a.Addr().String())
+	t.Cleanup(func() {
+		if err := errors.Join(a.Shutdown(context.Background()), <-served); err != nil {
+			t.Error(err)
+		}
+	})
+	return a.Addr().String(), s
+}
+
+// TestStatusOfAdmin asks the real endpoint.
+func TestStatusOfAdmin(t *testing.T) {
+	t.Parallel()
+	addr, s := endpointOf(t, "full.json", true)
+	code, out, errs := run(Deps{}, "status", "--admin", addr)
 	if code != 0 || errs != "" {
 		t.Error(code, errs)
 	}
 	golden(t, "full.txt", out)
-	code, out, errs = run(Deps{}, "status", "--json", "--admin", "http://"+a.Addr().String()+"/")
+	code, out, errs = run(Deps{}, "status", "--json", "--admin", "http://"+addr+"/")
 	want, err := json.Marshal(s)
 	if err != nil || code != 0 || errs != "" || out != string(want)+"\n" {
 		t.Error(code, out, errs, err)
 	}
-	if err := a.Shutdown(context.Background()); err != nil {
-		t.Error(err)
+	code, out, errs = run(Deps{}, "status", "--consistent", "--admin", addr)
+	if code != 0 || errs != "" || !strings.Contains(out, "state    consistent: all that was answered before, to entry 104200\n") {
+		t.Error(code, out, errs)
 	}
-	if err := <-served; err != nil {
-		t.Error(err)
+	lone, _ := endpointOf(t, "small.json", false)
+	if _, out, _ := run(Deps{}, "status", "--consistent", "--admin", lone); !strings.Contains(out, "state    consistent:") {
+		t.Error(out)
 	}
 }
 

@@ -2,6 +2,8 @@
 //
 //	pogod serve      the server
 //	pogod status     what a running node does
+//	pogod cluster    init and join, which make a data directory a member's; token
+//	                 and members, which ask a running node
 //	pogod version    how this binary was made
 //	pogod php-host   a PHP host, which the server starts for itself; hidden
 //
@@ -15,5 +17,5 @@
 //	0  done
 //	1  failed
 //	2  usage: an unknown command or flag, or a bad value of one
-//	3  no node is reachable
+//	3  no node is reachable, or none at the address to join at
 package cli

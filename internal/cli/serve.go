@@ -18,29 +18,23 @@ func (p *program) serve() *cobra.Command {
 		Short: "Serve the application, its queue and its workers",
 		Long: `serve runs the node: the queue, the PHP application on [web] listen (default
 127.0.0.1:8080), its workers, and status on [admin] listen (default
-127.0.0.1:8082). It ends on SIGTERM or an interrupt, when running jobs have had
-[node] shutdown_timeout to finish.
+127.0.0.1:8082). In a cluster, which "pogod cluster" makes, the other nodes reach
+it on [cluster] listen (default 127.0.0.1:8083). It ends on SIGTERM or an
+interrupt, when running jobs have had [node] shutdown_timeout to finish.
 
 The configuration is the file named by --config, or pogod.toml in the working
 directory if there is one. Without a file pogod runs as a single node in
 development mode; if the application has a queue-worker.php, it is run for the
-queue "default". POGOD_DATA_DIR, POGOD_LOG_LEVEL, POGOD_WEB_LISTEN and
-POGOD_ADMIN_LISTEN in the environment go over the file, flags over both.`,
+queue "default". POGOD_DATA_DIR, POGOD_LOG_LEVEL, POGOD_WEB_LISTEN,
+POGOD_ADMIN_LISTEN, POGOD_CLUSTER_LISTEN and POGOD_CLUSTER_ADVERTISE in the
+environment go over the file, flags over both.`,
 		Example: `  pogod serve
   pogod serve --app ~/shop --data /tmp/shop-data
   pogod serve --config /etc/pogod/pogod.toml`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.File == "" {
-				if _, err := os.Stat(config.DefaultFile); !errors.Is(err, fs.ErrNotExist) {
-					o.File = config.DefaultFile
-				}
-			}
-			c, err := config.Load(o)
-			if errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%w: name a file that exists with --config, or leave it out to run without one", err)
-			}
+			c, err := load(orDefault(o))
 			if err != nil {
 				return err
 			}
@@ -55,14 +49,37 @@ POGOD_ADMIN_LISTEN in the environment go over the file, flags over both.`,
 			return p.Serve(ctx, c)
 		},
 	}
+	dataFlags(cmd, &o)
+	cmd.Flags().StringVar(&o.App, "app", "", "the application's `directory`, over [php] app")
+	_ = cmd.MarkFlagDirname("app") // fails only for a flag that does not exist
+	return cmd
+}
+
+// dataFlags are the flags of the commands that work on a node's data.
+func dataFlags(cmd *cobra.Command, o *config.Options) {
 	cmd.Flags().StringVar(&o.File, "config", "", "configuration `file` (default pogod.toml, if there is one)")
 	cmd.Flags().StringVar(&o.Data, "data", "", "`directory` for everything that is stored, over [node] data_dir")
-	cmd.Flags().StringVar(&o.App, "app", "", "the application's `directory`, over [php] app")
 	// These fail only for a flag that does not exist.
 	_ = cmd.MarkFlagFilename("config", "toml")
 	_ = cmd.MarkFlagDirname("data")
-	_ = cmd.MarkFlagDirname("app")
-	return cmd
+}
+
+// orDefault names the file that is read where none was named, if it is there.
+func orDefault(o config.Options) config.Options {
+	if o.File == "" {
+		if _, err := os.Stat(config.DefaultFile); !errors.Is(err, fs.ErrNotExist) {
+			o.File = config.DefaultFile
+		}
+	}
+	return o
+}
+
+func load(o config.Options) (*config.Config, error) {
+	c, err := config.Load(o)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: name a file that exists with --config, or leave it out to run without one", err)
+	}
+	return c, err
 }
 
 // phpHost is the command that the server starts for each of its PHP hosts.

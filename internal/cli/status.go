@@ -5,58 +5,46 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"pogod/internal/admin"
 )
 
-const (
-	defaultAdmin = "http://127.0.0.1:8082"
-	adminEnv     = "POGOD_ADMIN"
-	askTimeout   = 10 * time.Second
-	maxAnswer    = 64 << 20 // bytes of a status document
-)
-
 func (p *program) status() *cobra.Command {
-	var asJSON, watch bool
-	var address string
+	var asJSON, watch, consistent bool
+	var from endpoint
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what a running node does",
 		Long: `status asks a node's admin endpoint and shows the node, its queues, workers, PHP
 hosts and storage. Numbers of queues are jobs: ready, delayed until later,
 reserved by an attempt that runs, failed, and acked since the queue was first
-used; OLDEST is how long the oldest ready job has waited.`,
+used; OLDEST is how long the oldest ready job has waited.
+
+In a cluster every node answers for itself: "state" says whose view it is, and how
+old it may be. --consistent waits until the node has caught up with the leader.`,
 		Example: `  pogod status
   pogod status --watch
+  pogod status --consistent --config /etc/pogod/pogod.toml
   pogod status --json | jq '.queues[] | {queue, pending}'
   pogod status --admin http://127.0.0.1:9082`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			from := "--admin"
-			if !cmd.Flags().Changed("admin") {
-				address = defaultAdmin
-				if e := os.Getenv(adminEnv); e != "" {
-					address, from = e, "the environment's "+adminEnv
-				}
-			}
-			u, err := adminURL(address)
+			u, err := from.url(cmd)
 			if err != nil {
-				return usage("%s %v", from, err)
+				return err
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			v := &viewer{program: p, url: u, json: asJSON, screen: terminal(p.Stdout)}
-			v.paint = paint(v.screen && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb")
+			v := &viewer{program: p, url: u, json: asJSON, screen: p.screen(p.Stdout), paint: p.colours()}
+			if consistent {
+				v.query = "consistent=1"
+			}
 			if watch {
 				return v.watch(ctx)
 			}
@@ -69,35 +57,29 @@ used; OLDEST is how long the oldest ready job has waited.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the document as the node sent it")
 	cmd.Flags().BoolVar(&watch, "watch", false, "look again each second, until interrupted")
-	cmd.Flags().StringVar(&address, "admin", "", "`URL` of the node's admin endpoint (default $"+adminEnv+", or "+defaultAdmin+")")
+	cmd.Flags().BoolVar(&consistent, "consistent", false, "with all that any node of the cluster has answered before; fails without a leader")
+	from.flags(cmd)
 	return cmd
 }
 
-// adminURL reads an admin address; its scheme may be left out.
-func adminURL(address string) (*url.URL, error) {
-	full := address
-	if !strings.Contains(full, "://") {
-		full = "http://" + full
-	}
-	u, err := url.Parse(full)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("must be a URL, as %s, not %q", defaultAdmin, address)
-	}
-	return u, nil
+// colours says whether stdout takes colours.
+func (p *program) colours() paint {
+	return paint(p.screen(p.Stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb")
 }
 
 // viewer shows a node's status.
 type viewer struct {
 	*program
 	url    *url.URL
-	json   bool // the document as it came
-	screen bool // stdout is a terminal
+	query  string // of the question
+	json   bool   // the document as it came
+	screen bool   // stdout is a terminal
 	paint  paint
 }
 
 // look asks once and returns what to print.
 func (v *viewer) look(ctx context.Context) ([]byte, error) {
-	body, err := ask(ctx, v.url)
+	body, err := ask(ctx, v.url, http.MethodGet, "/status", v.query)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +88,7 @@ func (v *viewer) look(ctx context.Context) ([]byte, error) {
 	}
 	var s admin.Status
 	if err := json.Unmarshal(body, &s); err != nil {
-		return nil, fmt.Errorf("the node at %s sent a status that this pogod cannot read (%w): use one of the same version, or --json", v.url, err)
+		return nil, unreadable(v.url, err)
 	}
 	var b bytes.Buffer
 	view(&b, &s, v.now(), v.paint)
@@ -156,48 +138,4 @@ func (v *viewer) watch(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// ask gets the status document.
-func ask(ctx context.Context, base *url.URL) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("status").String(), nil)
-	if err != nil {
-		return nil, usage("%v", err)
-	}
-	req.Header.Set("Accept", "application/json")
-	client := &http.Client{Transport: &http.Transport{
-		Proxy:             http.ProxyFromEnvironment,
-		DialContext:       (&net.Dialer{Timeout: askTimeout}).DialContext,
-		DisableKeepAlives: true, // so that no connection outlives the question
-	}}
-	r, err := client.Do(req)
-	if err != nil {
-		return nil, unreachable(base, err)
-	}
-	defer func() { _ = r.Body.Close() }() // it was read to its end, or failed
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer))
-	if err != nil {
-		return nil, unreachable(base, err)
-	}
-	if r.StatusCode == http.StatusOK && json.Valid(body) {
-		return body, nil
-	}
-	var problem struct {
-		Detail string `json:"detail"`
-	}
-	if json.Unmarshal(body, &problem) == nil && problem.Detail != "" {
-		return nil, fmt.Errorf("the node at %s answers %d: %s", base, r.StatusCode, clean(problem.Detail))
-	}
-	return nil, fmt.Errorf("what answers at %s (%s) is not pogod's admin endpoint: name that with --admin", base, clean(r.Status))
-}
-
-// unreachable is the error of a node that does not answer.
-func unreachable(base *url.URL, err error) error {
-	if u, ok := err.(*url.Error); ok { //nolint:errorlint // client.Do returns just that
-		err = u.Err
-	}
-	return &fault{fmt.Sprintf(`no node answers at %s (%s): start one with "pogod serve", or name its admin address with --admin`,
-		base, clean(err.Error())), ErrUnreachable}
 }

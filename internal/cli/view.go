@@ -110,8 +110,14 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	if r.Leader == "" {
 		leader = p.the(red, "no leader")
 	}
+	if len(r.Members) > 1 {
+		leader += ", " + reached(r.Members, p)
+	}
 	label("raft", fmt.Sprintf("%s, %s, term %d, commit %d, applied %d, in the file %d", clean(r.State), leader, r.Term,
 		r.CommitIndex, r.AppliedIndex, r.CommittedIndex))
+	if len(r.Members) > 1 || s.Read.Consistent {
+		label("state", seen(&s.Read, now, p))
+	}
 	st := s.Storage
 	log := "empty log"
 	if st.LogLastIndex > 0 {
@@ -126,7 +132,7 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 
 	if len(r.Members) > 1 {
 		fmt.Fprintln(w)
-		members(w, r.Members, p)
+		members(w, r.Members, now, p)
 	}
 	fmt.Fprintln(w)
 	queues(w, s.Queues, now, p)
@@ -136,16 +142,45 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	hosts(w, s, now, p)
 }
 
-func members(w io.Writer, list []admin.Member, p paint) {
-	var rows [][]cell
+// reached says how many members are up.
+func reached(list []admin.Member, p paint) string {
+	up := 0
 	for _, m := range list {
-		voter := "no"
-		if m.Voter {
-			voter = "yes"
+		if m.Up {
+			up++
 		}
-		rows = append(rows, []cell{plain(m.ID), plain(dash(m.Address)), plain(voter), plain(strconv.FormatUint(m.Lag, 10))})
 	}
-	table(w, p, []string{"MEMBER", "ADDRESS", "VOTER", ">LAG"}, rows)
+	if up < len(list) {
+		return p.the(yellow, fmt.Sprintf("%d of %d members up", up, len(list)))
+	}
+	return fmt.Sprintf("%d members, all up", up)
+}
+
+// oldAfter is the age of a state that is worth a colour: a leader confirms it each second.
+const oldAfter = 5 * time.Second
+
+// seen says whose state it is, and how old it may be.
+func seen(r *admin.Read, now time.Time, p paint) string {
+	who := "as node " + clean(r.Node) + " saw it"
+	switch {
+	case r.Consistent:
+		return fmt.Sprintf("consistent: all that was answered before, to entry %d", r.AppliedIndex)
+	case r.AgeMS == nil:
+		return p.the(yellow, fmt.Sprintf("%s, to entry %d: it has not heard from a leader since it started", who, r.AppliedIndex))
+	}
+	old := time.Duration(*r.AgeMS) * time.Millisecond
+	ago := fmt.Sprintf("%.1f s", old.Seconds())
+	if at := now.Add(-old); old >= time.Minute {
+		ago = age(now, &at)
+	}
+	text := fmt.Sprintf("%s %s ago, to entry %d", who, ago, r.AppliedIndex)
+	switch {
+	case old < 50*time.Millisecond: // would be 0.0 s
+		return fmt.Sprintf("as node %s sees it now, to entry %d", clean(r.Node), r.AppliedIndex)
+	case old > oldAfter:
+		return p.the(yellow, text)
+	}
+	return text
 }
 
 func queues(w io.Writer, list []admin.Queue, now time.Time, p paint) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -61,6 +62,42 @@ func checkAdminListen(addr string) error {
 		return nil
 	}
 	return fmt.Errorf(`must be on loopback, as "127.0.0.1:8082", not %q: it has no tokens yet, so reach it from elsewhere by a tunnel or a proxy that asks for a password`, addr)
+}
+
+// CheckAddress returns nil for host:port that another node can connect to.
+func CheckAddress(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || everywhere(host) || port == "0" {
+		return fmt.Errorf(`must be an address that other nodes connect to, as "node1:8083", not %q`, addr)
+	}
+	return checkListen(addr)
+}
+
+// checkOwn is the check of [cluster] listen where nothing else says at which
+// address the other nodes reach this one.
+func checkOwn(addr string) error {
+	if host, _, _ := net.SplitHostPort(addr); everywhere(host) {
+		return fmt.Errorf(`is %q, which is every address of this machine and names none: set [cluster] advertise to the one at which the other nodes reach it, as "node1:8083"`, addr)
+	}
+	return nil
+}
+
+// everywhere says whether a host is all addresses of a machine.
+func everywhere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.Unmap().IsUnspecified()
+}
+
+func checkJoin(addrs []string) error {
+	for i, a := range addrs {
+		if err := CheckAddress(a); err != nil {
+			return err
+		}
+		if slices.Contains(addrs[:i], a) {
+			return fmt.Errorf("must name each address once, not %q twice", a)
+		}
+	}
+	return nil
 }
 
 func oneOf(words ...string) func(string) error {
@@ -217,7 +254,14 @@ func (c *Config) Validate() error {
 	all.add("[web] root", checkAbs(c.Web.Root), checkWithin(c.PHP.App, c.Web.Root))
 	all.add("[web] index", checkIndex(c.Web.Index))
 	all.add("[web] threads", pageThreads.check(int64(c.Web.Threads)))
-	all.add("[admin] listen", checkAdminListen(c.Admin.Listen), checkApart(c.Admin.Listen, c.Web.Listen))
+	all.add("[admin] listen", checkAdminListen(c.Admin.Listen), checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen))
+	all.add("[cluster] listen", checkListen(c.Cluster.Listen), checkClusterApart(c))
+	if c.Cluster.Advertise == c.Cluster.Listen {
+		all.add("[cluster] listen", checkOwn(c.Cluster.Listen))
+	} else {
+		all.add("[cluster] advertise", CheckAddress(c.Cluster.Advertise))
+	}
+	all.add("[cluster] join", checkJoin(c.Cluster.Join))
 	all.queue("[queue]", c.Queue.Defaults)
 	for i, q := range c.Queue.Declared {
 		all.add("[queue] the name of a queue", CheckName(q.Name))
@@ -305,11 +349,20 @@ func checkWithin(app, root string) error {
 	return nil
 }
 
-func checkApart(admin, web string) error {
-	if admin == web && !strings.HasSuffix(admin, ":0") {
-		return fmt.Errorf("must not be [web] listen, %s: give one of them another port", web)
+func checkApart(listen, other, address string) error {
+	if listen == address && !strings.HasSuffix(listen, ":0") {
+		return fmt.Errorf("must not be %s, %s: give one of them another port", other, address)
 	}
 	return nil
+}
+
+// checkClusterApart lets the default pass: a node without a cluster, whose
+// configuration says nothing of one, does not listen there.
+func checkClusterApart(c *Config) error {
+	if c.Cluster.Listen == defaultCluster {
+		return nil
+	}
+	return cmp.Or(checkApart(c.Cluster.Listen, "[web] listen", c.Web.Listen), checkApart(c.Cluster.Listen, "[admin] listen", c.Admin.Listen))
 }
 
 func checkQueues(names []string) error {

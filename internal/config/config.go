@@ -29,6 +29,7 @@ type Config struct {
 	Queue   Queues
 	Workers []Worker // [[worker]], in the order of the file; empty: no worker runs
 	Admin   Admin
+	Cluster Cluster
 
 	// Inert names, with file and line, what is in the file but not built yet, as
 	// `pogod.toml:12: [[schedule]] is not built yet and has no effect`. Each
@@ -159,6 +160,20 @@ type Admin struct {
 	Listen string
 }
 
+// Cluster is the section [cluster]. It has an effect on a node whose data
+// directory belongs to a cluster.
+type Cluster struct {
+	// Listen is the address of the cluster's port, host:port, TLS both ways;
+	// port 0 takes a free one. Default "127.0.0.1:8083".
+	Listen string
+	// Advertise is the address at which the other nodes reach this one. Default:
+	// Listen, whose port 0 then stands for the port that was taken.
+	Advertise string
+	// Join are addresses to look for members at, beside those that the node
+	// knows; none twice. Default: none.
+	Join []string
+}
+
 // Options says what Load reads.
 type Options struct {
 	// File is the configuration file; "" means none.
@@ -167,6 +182,8 @@ type Options struct {
 	Data string
 	// App overrides [php] app; "" does not.
 	App string
+	// Advertise overrides [cluster] advertise; "" does not.
+	Advertise string
 	// Env looks up a variable of the environment; nil is os.LookupEnv. An empty
 	// variable counts as absent.
 	Env func(name string) (value string, ok bool)

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -93,7 +94,7 @@ func TestWithoutFile(t *testing.T) {
 		PHP:   PHP{App: dir, Ini: map[string]string{}},
 		Web:   Web{Listen: "127.0.0.1:8080", Root: dir + "/public", Index: "index.php", Threads: threads},
 		Queue: Queues{AutoCreate: true, Defaults: every, Declared: []Queue{def}},
-		Admin: Admin{Listen: "127.0.0.1:8082"},
+		Admin: Admin{Listen: "127.0.0.1:8082"}, Cluster: Cluster{Listen: "127.0.0.1:8083", Advertise: "127.0.0.1:8083"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", c, want)
@@ -168,6 +169,10 @@ index = "sub/app.php"
 threads = 1
 [admin]
 listen = "[::1]:9000"
+[cluster]
+listen = "[::]:8083"
+advertise = "node1.example:8083"
+join = ["node2.example:8083", "[fd00::3]:9083"]
 [[worker]]
 [[worker]]
 name = "slow"
@@ -199,6 +204,9 @@ env = { A = "", "b c" = "ü" }
 			{Name: "slow", Script: "/opt/slow.php", Queues: []string{"imports", "mail"}, Threads: 1024, Env: map[string]string{"A": "", "b c": "ü"}},
 		},
 		Admin: Admin{Listen: "[::1]:9000"},
+		Cluster: Cluster{
+			Listen: "[::]:8083", Advertise: "node1.example:8083", Join: []string{"node2.example:8083", "[fd00::3]:9083"},
+		},
 	}
 	// "größe.1" sorts behind "default" and before "imports".
 	if !reflect.DeepEqual(c, want) {
@@ -247,6 +255,8 @@ id = "chat"
 ping = "10s"
 [cluster]
 join = ["node1:8083"]
+bootstrap_expect = 3
+tls = {}
 [web]
 tls = { cert = "a", key = "b" }
 [admin]
@@ -265,10 +275,11 @@ pogod.toml:14: [[worker]] host @
 pogod.toml:18: [[pool]] @
 pogod.toml:21: [websocket] @
 pogod.toml:19: [[websocket.app]] @
-pogod.toml:23: [cluster] @
-pogod.toml:26: [web] tls @
-pogod.toml:28: [admin] dashboard @
-pogod.toml:30: [php] extension_dir @
+pogod.toml:25: [cluster] bootstrap_expect @
+pogod.toml:26: [cluster] tls @
+pogod.toml:28: [web] tls @
+pogod.toml:30: [admin] dashboard @
+pogod.toml:32: [php] extension_dir @
 `, "@", "is not built yet and has no effect"))
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -280,7 +291,10 @@ pogod.toml:30: [php] extension_dir @
 
 func TestOverride(t *testing.T) {
 	t.Parallel()
-	env := vars{"POGOD_DATA_DIR": "env/data", "POGOD_LOG_LEVEL": "warn", "POGOD_WEB_LISTEN": "0.0.0.0:80", "POGOD_ADMIN_LISTEN": "localhost:1"}
+	env := vars{
+		"POGOD_DATA_DIR": "env/data", "POGOD_LOG_LEVEL": "warn", "POGOD_WEB_LISTEN": "0.0.0.0:80", "POGOD_ADMIN_LISTEN": "localhost:1",
+		"POGOD_CLUSTER_LISTEN": "0.0.0.0:1", "POGOD_CLUSTER_ADVERTISE": "node1:1",
+	}
 	text := "[node]\ndata_dir = \"x\"\nlog_level = \"error\"\n[web]\nlisten = \":1\"\nroot = \"pub\"\n[php]\napp = \"a\"\n"
 	doc := func() *document { return &document{name: "conf/pogod.toml", data: []byte(text)} }
 	o := Options{File: "conf/pogod.toml", Dir: "/srv", Env: env.lookup}
@@ -289,11 +303,12 @@ func TestOverride(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Node.DataDir != "/srv/env/data" || c.Node.Socket != "/srv/env/data/pogod.sock" || c.Node.LogLevel != "warn" ||
-		c.Web.Listen != "0.0.0.0:80" || c.Admin.Listen != "localhost:1" || c.Web.Root != "/srv/conf/a/pub" {
+		c.Web.Listen != "0.0.0.0:80" || c.Admin.Listen != "localhost:1" ||
+		c.Cluster.Listen != "0.0.0.0:1" || c.Cluster.Advertise != "node1:1" || c.Web.Root != "/srv/conf/a/pub" {
 		t.Errorf("%+v", c)
 	}
-	o.Data, o.App = "flag", "elsewhere"
-	if c, err = build(o, doc()); err != nil || c.Node.DataDir != "/srv/flag" || c.Web.Root != "/srv/elsewhere/pub" {
+	o.Data, o.App, o.Advertise = "flag", "elsewhere", "node2:2"
+	if c, err = build(o, doc()); err != nil || c.Cluster.Advertise != "node2:2" || c.Node.DataDir != "/srv/flag" || c.Web.Root != "/srv/elsewhere/pub" {
 		t.Errorf("%+v %v", c, err)
 	}
 	// An empty variable is none.
@@ -301,7 +316,10 @@ func TestOverride(t *testing.T) {
 	if c, err = build(o, doc()); err != nil || c.Node.DataDir != "/srv/conf/x" || c.Node.LogLevel != "error" {
 		t.Errorf("%+v %v", c, err)
 	}
-	for name, value := range map[string]string{"POGOD_DATA_DIR": "~/x", "POGOD_LOG_LEVEL": "loud", "POGOD_WEB_LISTEN": "80", "POGOD_ADMIN_LISTEN": ":8082"} {
+	for name, value := range map[string]string{
+		"POGOD_DATA_DIR": "~/x", "POGOD_LOG_LEVEL": "loud", "POGOD_WEB_LISTEN": "80", "POGOD_ADMIN_LISTEN": ":8082",
+		"POGOD_CLUSTER_LISTEN": "8083", "POGOD_CLUSTER_ADVERTISE": "0.0.0.0:8083",
+	} {
 		_, err := build(Options{Dir: "/srv", Env: vars{name: value}.lookup}, nil)
 		if !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), "the environment's "+name+" must ") {
 			t.Errorf("%s=%s: %v", name, value, err)
@@ -315,6 +333,48 @@ func TestOverride(t *testing.T) {
 	}
 	if _, err = build(Options{Dir: "/srv", Data: "a\x00", Env: vars{}.lookup}, nil); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
+	}
+	_, err = build(Options{Dir: "/srv", Advertise: "node2", Env: vars{}.lookup}, nil)
+	if !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), "--advertise must be an address") {
+		t.Error(err)
+	}
+}
+
+// An address that is all of a machine's is none that another node could connect to.
+func TestAdvertise(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ listen, advertise, want string }{ // want: what is advertised, or an error in brackets
+		{"127.0.0.1:8083", "", "127.0.0.1:8083"},
+		{"10.0.0.1:0", "", "10.0.0.1:0"}, // of the port that is taken
+		{"10.0.0.1:0", "nat.example:80", "nat.example:80"},
+		{"0.0.0.0:8083", "node1:8083", "node1:8083"},
+		{"0.0.0.0:8083", "", "(set [cluster] advertise to)"},
+		{":8083", "", "(set [cluster] advertise to)"},
+		{"[::]:8083", "", "(set [cluster] advertise to)"},
+		{"[::ffff:0.0.0.0]:8083", "", "(set [cluster] advertise to)"},
+		{"0.0.0.0:0", "", "(set [cluster] advertise to)"},
+		{"0.0.0.0:8083", "0.0.0.0:8083", "([cluster] advertise must be an address that other nodes connect to)"},
+		{"10.0.0.1:8083", "[::]:8083", "([cluster] advertise must be an address that other nodes connect to)"},
+		{"10.0.0.1:8083", "10.0.0.1:0", "([cluster] advertise must be an address that other nodes connect to)"},
+		{"10.0.0.1:8083", "node1", "([cluster] advertise must be an address that other nodes connect to)"},
+		{"10.0.0.1:8083", "node1:80831", "([cluster] advertise must have a port)"},
+	} {
+		text := fmt.Sprintf("[cluster]\nlisten = %q\n", c.listen)
+		if c.advertise != "" {
+			text += fmt.Sprintf("advertise = %q\n", c.advertise)
+		}
+		got, err := build(Options{File: "f", Dir: "/srv", Env: vars{}.lookup}, &document{name: "f", data: []byte(text)})
+		if want, bad := strings.CutPrefix(c.want, "("); bad {
+			if err == nil || !strings.Contains(err.Error(), strings.TrimSuffix(want, ")")) {
+				t.Errorf("%q: %v", c, err)
+			}
+		} else if err != nil || got.Cluster.Advertise != c.want {
+			t.Errorf("%q: %+v %v", c, got, err)
+		}
+	}
+	// What the default would take is free for others: without a cluster nobody listens there.
+	if c := parsed(t, "[web]\nlisten = \"127.0.0.1:8083\"\n", nil); c.Cluster.Listen != c.Web.Listen {
+		t.Error(c.Cluster)
 	}
 }
 
@@ -359,6 +419,9 @@ func TestValidate(t *testing.T) {
 		"root":      func(c *Config) { c.Web.Root = "/etc" },
 		"threads":   func(c *Config) { c.Web.Threads = 0 },
 		"admin":     func(c *Config) { c.Admin.Listen = ":1" },
+		"cluster":   func(c *Config) { c.Cluster.Listen, c.Cluster.Advertise = "0.0.0.0:1", "0.0.0.0:1" },
+		"advertise": func(c *Config) { c.Cluster.Advertise = "" },
+		"join":      func(c *Config) { c.Cluster.Join = []string{":8083"} },
 		"payload":   func(c *Config) { c.Queue.Defaults.MaxPayloadBytes = MaxPayloadBytes + 1 },
 		"attempts":  func(c *Config) { c.Queue.Declared[0].MaxAttempts = -1 },
 		"backoff":   func(c *Config) { c.Queue.Declared[0].Backoff = []time.Duration{-1} },

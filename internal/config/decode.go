@@ -49,6 +49,8 @@ func (d *decoder) document() error {
 			err = d.table(name, e.val, webFields(&c.Web))
 		case e.key == "admin":
 			err = d.table(name, e.val, adminFields(&c.Admin))
+		case e.key == "cluster":
+			err = d.table(name, e.val, clusterFields(&c.Cluster))
 		}
 		if err != nil {
 			return err
@@ -232,6 +234,8 @@ func (d *decoder) override(o Options, base string) error {
 		{"POGOD_LOG_LEVEL", "[node] log_level", &c.Node.LogLevel, logLevel, false},
 		{"POGOD_WEB_LISTEN", "[web] listen", &c.Web.Listen, checkListen, false},
 		{"POGOD_ADMIN_LISTEN", "[admin] listen", &c.Admin.Listen, checkAdminListen, false},
+		{"POGOD_CLUSTER_LISTEN", "[cluster] listen", &c.Cluster.Listen, checkListen, false},
+		{"POGOD_CLUSTER_ADVERTISE", "[cluster] advertise", &c.Cluster.Advertise, CheckAddress, false},
 	} {
 		s, ok := o.Env(v.name)
 		if !ok || s == "" {
@@ -262,6 +266,12 @@ func (d *decoder) override(o Options, base string) error {
 		*v.to = resolve(o.Dir, v.path)
 		delete(d.at, v.key)
 	}
+	if o.Advertise != "" {
+		if err := CheckAddress(o.Advertise); err != nil {
+			return (*document)(nil).fault(span{}, "--advertise %v", err)
+		}
+		c.Cluster.Advertise = o.Advertise
+	}
 	return nil
 }
 
@@ -280,8 +290,17 @@ func (d *decoder) complete(base string) error {
 	if err := checkWithin(c.PHP.App, c.Web.Root); err != nil {
 		return d.blame("[web] root", "[web] root", err)
 	}
-	if err := checkApart(c.Admin.Listen, c.Web.Listen); err != nil {
+	if err := checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen); err != nil {
 		return d.blame("[admin] listen", "[admin] listen", err)
+	}
+	if err := checkClusterApart(c); err != nil {
+		return d.blame("[cluster] listen", "[cluster] listen", err)
+	}
+	if c.Cluster.Advertise == "" {
+		if err := checkOwn(c.Cluster.Listen); err != nil {
+			return d.blame("[cluster] listen", "[cluster] listen", err)
+		}
+		c.Cluster.Advertise = c.Cluster.Listen
 	}
 	if _, ok := c.PHP.Ini["memory_limit"]; ok && c.PHP.MemoryLimit != "" {
 		return d.blame("[php] memory_limit", "[php] memory_limit", errors.New("must not be in [php] ini too: take one out"))

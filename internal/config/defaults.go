@@ -25,6 +25,7 @@ const (
 	defaultScript             = "queue-worker.php" // in app
 	defaultName               = "default"          // of a worker, and the queue that always exists
 	unsaid                    = -1                 // threads of a worker whose table has no such key
+	defaultCluster            = "127.0.0.1:8083"   // of [cluster] listen
 	defaultThreads            = 4
 	defaultThreadsDevelopment = 2
 )
@@ -57,7 +58,8 @@ func defaults(file bool) *Config {
 				Backoff:           []time.Duration{time.Second, 10 * time.Second},
 			},
 		},
-		Admin: Admin{Listen: "127.0.0.1:8082"},
+		Admin:   Admin{Listen: "127.0.0.1:8082"},
+		Cluster: Cluster{Listen: defaultCluster},
 	}
 	if file {
 		c.Node.Mode = ModeProduction

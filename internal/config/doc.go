@@ -1,8 +1,10 @@
 // Package config reads the node's configuration: a TOML file, the environment
 // and the flags of the command line, later ones over earlier ones.
 //
-//	file pogod.toml  <  POGOD_DATA_DIR, POGOD_LOG_LEVEL,      <  --data, --app
-//	                    POGOD_WEB_LISTEN, POGOD_ADMIN_LISTEN
+//	file pogod.toml  <  POGOD_DATA_DIR, POGOD_LOG_LEVEL,        <  --data, --app,
+//	                    POGOD_WEB_LISTEN, POGOD_ADMIN_LISTEN,      --advertise
+//	                    POGOD_CLUSTER_LISTEN,
+//	                    POGOD_CLUSTER_ADVERTISE
 //
 // Without a file every default works on a laptop: a single node in development
 // mode, with its data in ./.pogod and everything on loopback.

@@ -71,7 +71,7 @@ func workerFields(w *Worker) fields {
 	return fields{
 		"name":    text(&w.Name, CheckName),
 		"script":  text(&w.Script, checkPath),
-		"queues":  texts(&w.Queues, checkQueues),
+		"queues":  texts(&w.Queues, `["high", "default"]`, checkQueues),
 		"threads": integer(&w.Threads, workerThreads.check),
 		"env":     environment(w.Env),
 	}.inert("max_jobs", "memory_limit", "ini", "host")
@@ -79,6 +79,14 @@ func workerFields(w *Worker) fields {
 
 func adminFields(a *Admin) fields {
 	return fields{"listen": text(&a.Listen, checkAdminListen)}.inert("tokens", "dashboard")
+}
+
+func clusterFields(c *Cluster) fields {
+	return fields{
+		"listen":    text(&c.Listen, checkListen),
+		"advertise": text(&c.Advertise, CheckAddress),
+		"join":      texts(&c.Join, `["node1:8083"]`, checkJoin),
+	}.inert("bootstrap_expect", "tls")
 }
 
 // section is a top-level table.
@@ -90,19 +98,19 @@ type section struct {
 // sections are all top-level tables. Those without keys here are decoded by
 // decoder.document; the others are not built yet.
 var sections = map[string]section{
-	"node":   {},
-	"php":    {},
-	"web":    {},
-	"queue":  {},
-	"worker": {list: true},
-	"admin":  {},
+	"node":    {},
+	"php":     {},
+	"web":     {},
+	"queue":   {},
+	"worker":  {list: true},
+	"admin":   {},
+	"cluster": {},
 	"pool": {list: true, keys: fields{}.inert("name", "script", "threads", "max_wait", "memory_limit", "ini",
 		"env", "host")},
 	"schedule": {list: true, keys: fields{}.inert("name", "cron", "every", "at", "timezone", "queue", "payload",
 		"script", "worker", "command", "overlap", "catch_up", "jitter", "timeout", "retries")},
 	"websocket": {keys: fields{}.inert("listen", "on_web", "max_event_bytes", "max_http_event_bytes", "ping",
 		"limits", "history", "app")},
-	"cluster": {keys: fields{}.inert("listen", "advertise", "join", "bootstrap_expect", "tls")},
 }
 
 // appFields are the keys of [[websocket.app]], which is not built yet.
@@ -135,6 +143,8 @@ func owners(key string) []string {
 			keys = workerFields(&Worker{})
 		case "admin":
 			keys = adminFields(&Admin{})
+		case "cluster":
+			keys = clusterFields(&Cluster{})
 		}
 		if _, ok := keys[key]; ok {
 			found = append(found, header(name))

@@ -32,10 +32,10 @@ func text(to *string, check func(string) error) field {
 	}}
 }
 
-func texts(to *[]string, check func([]string) error) field {
+func texts(to *[]string, example string, check func([]string) error) field {
 	return field{func(d *decoder, key string, v *value) error {
 		if v.kind != kindArray {
-			return d.wrong(key, v, `a list, as ["high", "default"]`)
+			return d.wrong(key, v, "a list, as "+example)
 		}
 		var list []string
 		for _, i := range v.items {

@@ -3,6 +3,7 @@ package leader
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -29,6 +30,7 @@ type fakeRaft struct {
 	lead     chan bool
 	entries  chan *entry
 	barriers chan *future
+	verifies chan *future
 
 	mu   sync.Mutex // guards the rest
 	all  []*future
@@ -106,16 +108,25 @@ func (r *fakeRaft) Barrier(time.Duration) raft.Future {
 	return f
 }
 
+func (r *fakeRaft) VerifyLeader() raft.Future {
+	f := newFuture()
+	r.keep(f)
+	r.verifies <- f
+	return f
+}
+
 func (r *fakeRaft) LeaderCh() <-chan bool { return r.lead }
 
 // fakeState is what has been applied.
 type fakeState struct {
-	mu    sync.Mutex
-	ready map[string]uint64
-	due   int64
-	now   int64
-	hash  string
-	watch chan struct{}
+	mu       sync.Mutex
+	ready    map[string]uint64
+	due      int64
+	now      int64
+	hash     string
+	sessions map[uint64]string
+	applied  uint64
+	watch    chan struct{}
 }
 
 func (s *fakeState) Ready(queue string) uint64 {
@@ -134,6 +145,18 @@ func (s *fakeState) DefinitionsHash() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hash
+}
+
+func (s *fakeState) Sessions() map[uint64]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.sessions)
+}
+
+func (s *fakeState) Applied() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied
 }
 
 func (s *fakeState) Watch() <-chan struct{} { return s.watch }
@@ -167,38 +190,76 @@ type bench struct {
 	state *fakeState
 	clock *spyClock
 	index uint64
+	wait  func() (*raftfsm.Outcome, error) // of the last push
+
+	stopped sync.Once
 }
 
-// newBench returns one that does not lead yet; the definitions have the hash "h".
+// newBench returns one that does not lead yet; the definitions have the hash "h". Session
+// 7 is its own, 8 and 9 are of the nodes a and b.
 func newBench(t *testing.T) *bench {
 	t.Helper()
+	return newBenchTTL(t, 0)
+}
+
+func newBenchTTL(t *testing.T, ttl time.Duration) *bench {
+	t.Helper()
 	b := &bench{
-		t:     t,
-		raft:  &fakeRaft{lead: make(chan bool, 1), entries: make(chan *entry, 10_000), barriers: make(chan *future, 100)},
-		state: &fakeState{ready: map[string]uint64{}, due: math.MaxInt64, hash: "h", watch: make(chan struct{}, 1)},
+		t:    t,
+		raft: &fakeRaft{lead: make(chan bool, 1), entries: make(chan *entry, 10_000), barriers: make(chan *future, 100), verifies: make(chan *future, 100)},
+		state: &fakeState{
+			ready: map[string]uint64{}, due: math.MaxInt64, hash: "h", watch: make(chan struct{}, 1),
+			sessions: map[uint64]string{7: "own", 8: "a", 9: "b"},
+		},
 		clock: &spyClock{clock.NewSpy(time.UnixMilli(begin))},
 		index: 100,
 	}
 	b.Leader = New(Config{
-		Raft: b.raft, State: b.state, Clock: b.clock, Definitions: []byte{1}, Hash: "h", Log: slog.New(slog.DiscardHandler),
+		Raft: b.raft, State: b.state, Clock: b.clock, Node: "own", SessionTTL: ttl, Definitions: []byte{1}, Hash: "h", Log: slog.New(slog.DiscardHandler),
 	})
-	t.Cleanup(func() {
+	t.Cleanup(b.stop)
+	return b
+}
+
+// stop ends raft and the leader, once.
+func (b *bench) stop() {
+	b.stopped.Do(func() {
 		b.raft.shutdown()
 		b.Close()
 	})
-	return b
 }
 
 // leading returns one that leads.
 func leading(t *testing.T) *bench {
 	t.Helper()
 	b := newBench(t)
+	b.lead()
+	return b
+}
+
+// lead makes it the leader.
+func (b *bench) lead() {
+	b.t.Helper()
 	b.raft.lead <- true
 	b.barrier().resolve(nil, nil)
-	if err := b.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
+	b.until("it leads", b.Leading)
+}
+
+// depose makes it a follower.
+func (b *bench) depose() {
+	b.t.Helper()
+	b.raft.lead <- false
+	b.until("it does not lead", func() bool { return !b.Leading() })
+}
+
+// until waits, each time for all signals so far to be worked on.
+func (b *bench) until(what string, ok func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(patience); !ok(); b.settle() {
+		if time.Now().After(end) {
+			b.t.Fatal("it never came that", what)
+		}
 	}
-	return b
 }
 
 func (b *bench) barrier() *future {
@@ -258,13 +319,11 @@ func (b *bench) settle() {
 
 // apply applies an entry: the Reserves in it get what they ask for.
 func (b *bench) apply(e *entry) {
-	b.index++
-	o := &raftfsm.Outcome{Index: b.index}
+	var results []command.Result
 	for _, c := range e.commands {
-		o.Leader = append(o.Leader, command.Result{Code: command.Accepted, Count: c.Count})
+		results = append(results, command.Result{Code: command.Accepted, Count: c.Count})
 	}
-	b.state.set(func() { b.state.now = max(b.state.now, e.time) })
-	e.resolve(o, nil)
+	b.answers(e, results...)
 }
 
 // credits offers free threads of the pool p for queues, as of everything applied.
@@ -272,7 +331,43 @@ func (b *bench) credits(free int, queues ...string) {
 	b.Offer(Credits{Session: 7, Applied: b.index, Pools: []Pool{{Name: "p", Queues: queues, Free: free}}})
 }
 
-// reserves of an entry, as "queue/count".
+// offer offers free threads of the pool p of a session, as of everything applied.
+func (b *bench) offer(session uint64, free int, queues ...string) {
+	b.Offer(Credits{Session: session, Applied: b.index, Follows: true, Pools: []Pool{{Name: "p", Queues: queues, Free: free}}})
+}
+
+// push submits a batch that pushes n jobs, and returns its entry.
+func (b *bench) push(queue string, n int) *entry {
+	b.t.Helper()
+	b.wait = b.Submit(nil, pushes(queue, n))
+	return b.entry()
+}
+
+// undo fails the entry of the last push.
+func (b *bench) undo(e *entry) {
+	e.resolve(nil, errFake)
+	_, _ = b.wait()
+}
+
+// answers applies an entry: its own commands get these results.
+func (b *bench) answers(e *entry, results ...command.Result) {
+	b.index++
+	b.state.set(func() { b.state.now, b.state.applied = max(b.state.now, e.time), b.index })
+	e.resolve(&raftfsm.Outcome{Index: b.index, Leader: results}, nil)
+}
+
+// share of an entry: jobs by session, whatever the pool and queue.
+func (e *entry) share() map[uint64]int {
+	m := map[uint64]int{}
+	for _, c := range e.commands {
+		if c.Op == command.Reserve {
+			m[c.Session] += int(c.Count)
+		}
+	}
+	return m
+}
+
+// reserves of an entry: jobs by "pool/queue".
 func (e *entry) reserves() map[string]uint64 {
 	m := map[string]uint64{}
 	for _, c := range e.commands {

@@ -1,16 +1,19 @@
 // Package leader is what only the node that leads does: it stamps batches with cluster
-// time and gives them to raft, hands ready jobs to free threads, wakes delayed jobs and
-// lost leases, and sees that the queues are defined as its configuration says.
+// time and gives them to raft, hands ready jobs to free threads of all nodes, wakes
+// delayed jobs and lost leases, ends the sessions of nodes that fell silent, and sees
+// that the queues are defined as its configuration says.
 //
-// All it knows beyond the replicated state is soft: how many threads of each pool are
-// free (credits), and which reservations it has proposed and not yet seen in a credit.
-// A leader that dies loses nothing; the next one is told anew.
+// All it knows beyond the replicated state is soft, and kept in a book that begins anew
+// with each leadership: how many threads of each node's pools are free (credits), which
+// reservations it has proposed and not yet seen in a credit, and when it heard of a
+// session last. A leader that dies loses nothing; the next one is told anew.
 package leader
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"math"
 	"sync"
 	"time"
 
@@ -25,6 +28,7 @@ import (
 type Raft interface {
 	Apply(entry []byte, timeout time.Duration) raft.ApplyFuture
 	Barrier(timeout time.Duration) raft.Future
+	VerifyLeader() raft.Future
 	LeaderCh() <-chan bool
 }
 
@@ -34,6 +38,8 @@ type State interface {
 	NextTick() (due, now int64)
 	DefinitionsHash() string
 	Watch() <-chan struct{}
+	Sessions() map[uint64]string // the node of each live session
+	Applied() uint64             // the last entry that was applied
 }
 
 // Config of a Leader.
@@ -41,8 +47,10 @@ type Config struct {
 	Raft        Raft
 	State       State
 	Clock       clock.Clock
-	Definitions []byte // queue.Definitions, encoded
-	Hash        string // of Definitions
+	Node        string        // this node's id
+	SessionTTL  time.Duration // a session of another node that is silent for so long is ended; 0: none ever is
+	Definitions []byte        // queue.Definitions, encoded
+	Hash        string        // of Definitions
 	Log         *slog.Logger
 }
 
@@ -53,7 +61,7 @@ type Pool struct {
 	Free   int
 }
 
-// Credits are a node's free threads. They replace what it said before.
+// Credits are a node's free threads. They replace what it said before in that session.
 type Credits struct {
 	Session uint64
 	Applied uint64 // the entry up to which the node had looked
@@ -70,33 +78,24 @@ type Leader struct {
 
 	mu        sync.Mutex // guards what follows; held while an entry is given to raft, so that stamps and entries have one order
 	leading   bool       // the entry that opens the term is applied, the queues are defined
-	credits   Credits
-	proposals []*proposal
-	turns     map[string]int // by pool: Reserves, for the share of later queues
-	stamp     int64          // the last, unix milliseconds
+	book      *book
+	stamp     int64 // the last, unix milliseconds
 	stampedAt time.Time
+	commands  []byte // of the entry that is being made
+	solo      bool   // an entry that work proposed is under way
+
+	looked time.Time // when it last looked for silent sessions; of run alone
 
 	wake  chan struct{} // holds one signal: credits came, an entry was applied, a timer fired
 	ready chan struct{} // closed when it first leads, with the queues defined
 	quit  chan struct{}
 	done  chan struct{}
 	wg    sync.WaitGroup // entries of its own under way
-	solo  bool           // one is; guarded by mu
-}
-
-// proposal is a Reserve that was proposed.
-type proposal struct {
-	session uint64
-	pool    string
-	queue   string
-	n       int
-	old     int    // of n, jobs that its own entry does not push
-	index   uint64 // of its entry; 0 until it is applied
 }
 
 // New starts a leader, which waits for its node to lead. Close stops it.
 func New(cfg Config) *Leader {
-	l := &Leader{cfg: cfg, turns: map[string]int{}, wake: make(chan struct{}, 1), ready: make(chan struct{}), quit: make(chan struct{}), done: make(chan struct{})}
+	l := &Leader{cfg: cfg, book: newBook(), wake: make(chan struct{}, 1), ready: make(chan struct{}), quit: make(chan struct{}), done: make(chan struct{})}
 	go l.run() // ended by Close
 	return l
 }
@@ -116,21 +115,6 @@ func (l *Leader) Leading() bool {
 	return l.leading
 }
 
-// Offer takes a node's credits.
-func (l *Leader) Offer(c Credits) {
-	l.mu.Lock()
-	if c.Session == l.credits.Session && c.Applied < l.credits.Applied {
-		l.mu.Unlock()
-		return // overtaken
-	}
-	l.credits = c
-	l.drop(func(p *proposal) bool { return p.index != 0 && (p.session != c.Session || p.index <= c.Applied) })
-	l.mu.Unlock()
-	if !c.Follows {
-		l.signal()
-	}
-}
-
 func (l *Leader) signal() {
 	select {
 	case l.wake <- struct{}{}:
@@ -138,26 +122,68 @@ func (l *Leader) signal() {
 	}
 }
 
-// Submit implements raftfsm.Submitter.
+// Submit implements raftfsm.Submitter. Of its errors those that wrap raftfsm.ErrNotSent
+// say that the batch is in no log. wait is to be called, once.
 func (l *Leader) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*raftfsm.Outcome, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.apply(batch, l.assign(nil, pushes))
+	x := l.assign(l.commands[:0], pushes)
+	x.from = l.hear(batch)
+	return l.apply(batch, x)
 }
 
 // OpenSession implements raftfsm.Submitter.
 func (l *Leader) OpenSession(node string, number uint64) (uint64, error) {
 	r, err := l.command(&command.Command{Op: command.OpenSession, Node: node, Number: number})
-	if err == nil && r.Code != command.Accepted {
-		err = raftfsm.ErrSessionRefused
+	switch {
+	case err != nil:
+		return 0, err
+	case r.Code != command.Accepted:
+		return 0, raftfsm.ErrSessionRefused
 	}
-	return r.Session, err
+	l.prune() // its earlier session has ended
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.book.live(r.Session, node == l.cfg.Node).heard = l.cfg.Clock.Now()
+	return r.Session, nil
 }
 
 // EndSession implements raftfsm.Submitter.
 func (l *Leader) EndSession(session uint64) error {
 	_, err := l.command(&command.Command{Op: command.EndSession, Session: session})
+	if err == nil {
+		l.prune()
+	}
 	return err
+}
+
+// ReadIndex returns an entry that a node must have applied to show all that was answered
+// before the call. An error that wraps raftfsm.ErrNotSent says that another leader is to
+// be asked.
+func (l *Leader) ReadIndex(ctx context.Context) (uint64, error) {
+	done := make(chan error, 1)
+	go func() { // ended by raft's answers: it steps down when it has none
+		err := l.cfg.Raft.VerifyLeader().Error() // one that was deposed finds out without an entry
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			err = l.cfg.Raft.Barrier(applyTimeout).Error()
+		}
+		done <- err
+	}()
+	select {
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case err := <-done:
+		switch {
+		case err == nil:
+			return l.cfg.State.Applied(), nil
+		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost):
+			return 0, fmt.Errorf("%w: node %s, which was asked, is not the leader: %w", raftfsm.ErrNotSent, l.cfg.Node, err)
+		}
+		return 0, unsent(err)
+	}
 }
 
 // command proposes one command of its own and waits.
@@ -167,7 +193,7 @@ func (l *Leader) command(c *command.Command) (command.Result, error) {
 		return command.Result{}, err
 	}
 	l.mu.Lock()
-	wait := l.apply(nil, own{commands: enc})
+	wait := l.apply(nil, extra{commands: enc})
 	l.mu.Unlock()
 	o, err := wait()
 	if err != nil {
@@ -176,144 +202,75 @@ func (l *Leader) command(c *command.Command) (command.Result, error) {
 	return o.Leader[0], nil
 }
 
-// own is what the leader adds to an entry: commands, and which of them are Reserves.
-type own struct {
+// extra is what the leader adds to an entry, and what it notes when that is answered.
+type extra struct {
 	commands  []byte
-	proposals []*proposal
-	skip      int // commands before the first Reserve
+	proposals []proposal // the Reserves among them, which come last
+	skip      int        // commands before them
+	from      *session   // whose batch the entry carries, when that is of interest
 }
 
 // apply stamps an entry and gives it to raft. mu is held.
-func (l *Leader) apply(batch []byte, o own) (wait func() (*raftfsm.Outcome, error)) {
-	entry := command.AppendEntry(make([]byte, 0, 48+len(batch)+len(o.commands)), command.Entry{
-		Time: l.time(), Batch: batch, Commands: o.commands,
+func (l *Leader) apply(batch []byte, x extra) (wait func() (*raftfsm.Outcome, error)) {
+	entry := command.AppendEntry(make([]byte, 0, 48+len(batch)+len(x.commands)), command.Entry{
+		Time: l.time(), Batch: batch, Commands: x.commands,
 	})
-	l.proposals = append(l.proposals, o.proposals...)
+	x.commands = nil // may be used for the next entry
 	future := l.cfg.Raft.Apply(entry, applyTimeout)
 	return func() (*raftfsm.Outcome, error) {
-		if err := future.Error(); err != nil {
-			l.forget(o.proposals)
-			return nil, err
-		}
-		outcome := future.Response().(*raftfsm.Outcome)
-		if outcome.Err != nil {
-			l.forget(o.proposals)
-			return nil, outcome.Err
-		}
-		l.applied(outcome, o)
-		return outcome, nil
+		outcome, err := answer(future)
+		l.answered(x, outcome)
+		return outcome, err
 	}
 }
 
-// applied notes what the Reserves of an entry got.
-func (l *Leader) applied(outcome *raftfsm.Outcome, o own) {
-	if len(o.proposals) == 0 {
+func answer(future raft.ApplyFuture) (*raftfsm.Outcome, error) {
+	if err := future.Error(); err != nil {
+		return nil, unsent(err)
+	}
+	outcome := future.Response().(*raftfsm.Outcome)
+	if outcome.Err != nil {
+		return nil, outcome.Err
+	}
+	return outcome, nil
+}
+
+// unsent marks the errors that raft answers only for what it has not appended to its log.
+func unsent(err error) error {
+	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		return fmt.Errorf("%w: %w", raftfsm.ErrNotSent, err)
+	}
+	return err
+}
+
+// answered notes what became of an entry; outcome is nil when that is not known.
+func (l *Leader) answered(x extra, outcome *raftfsm.Outcome) {
+	if len(x.proposals) == 0 && x.from == nil {
 		return
 	}
 	l.mu.Lock()
-	for i, p := range o.proposals {
-		p.index, p.n = outcome.Index, int(outcome.Leader[o.skip+i].Count)
+	if x.from != nil {
+		x.from.flying--
+		x.from.heard = l.cfg.Clock.Now()
 	}
-	l.drop(func(p *proposal) bool { return p.index != 0 && (p.n == 0 || p.index <= l.credits.Applied) })
-	l.mu.Unlock()
-	l.signal()
-}
-
-func (l *Leader) forget(proposals []*proposal) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, p := range proposals {
-		p.index, p.n = 1, 0
-	}
-	l.drop(func(p *proposal) bool { return p.index != 0 && p.n == 0 })
-}
-
-// drop removes proposals. mu is held.
-func (l *Leader) drop(gone func(*proposal) bool) {
-	kept := l.proposals[:0]
-	for _, p := range l.proposals {
-		if !gone(p) {
-			kept = append(kept, p)
-		}
-	}
-	l.proposals = kept
-}
-
-// laterShare is how often a later queue of a pool is served before the earlier ones, so
-// that none starves: one reservation in so many.
-const laterShare = 8
-
-// assign adds Reserves for what is ready, counting what the entry itself pushes, to
-// commands. mu is held.
-func (l *Leader) assign(commands []byte, pushes []raftfsm.QueueCount) own {
-	o := own{commands: commands}
-	if !l.leading || l.credits.Session == 0 {
-		return o
-	}
-	for _, pool := range l.credits.Pools {
-		free := pool.Free
-		for _, p := range l.proposals {
-			if p.session == l.credits.Session && p.pool == pool.Name {
-				free -= p.n
-			}
-		}
-		for _, p := range o.proposals {
-			if p.pool == pool.Name {
-				free -= p.n
-			}
-		}
-		if free <= 0 {
+	short := false
+	for i := range x.proposals {
+		p := &x.proposals[i]
+		if outcome == nil {
+			p.settle(0, 0)
 			continue
 		}
-		before := free
-		turn := l.turns[pool.Name] + 1
-		if k := len(pool.Queues); k > 1 && turn%laterShare == 0 {
-			later := pool.Queues[1+(turn/laterShare)%(k-1)]
-			free -= l.reserve(&o, pool.Name, later, 1, pushes)
-		}
-		for _, queue := range pool.Queues {
-			if free > 0 {
-				free -= l.reserve(&o, pool.Name, queue, free, pushes)
-			}
-		}
-		if free < before {
-			l.turns[pool.Name] = turn
-		}
+		got := int(outcome.Leader[x.skip+i].Count)
+		short = short || got < p.n
+		p.settle(outcome.Index, got)
 	}
-	return o
-}
-
-// reserve adds a Reserve for at most n jobs of a queue, and returns for how many.
-func (l *Leader) reserve(o *own, pool, queue string, n int, pushes []raftfsm.QueueCount) int {
-	old := int(min(l.cfg.State.Ready(queue), math.MaxInt32))
-	pushed := 0 // by this entry
-	for _, p := range pushes {
-		if p.Queue == queue {
-			pushed += p.Count
-		}
+	l.mu.Unlock()
+	if short {
+		l.prune() // or it would be asked for a session that has ended again and again
 	}
-	for _, p := range l.proposals {
-		if p.queue == queue && p.index == 0 {
-			old -= p.old // the others come with the pushes of its entry
-		}
+	if outcome != nil && len(x.proposals) > 0 {
+		l.signal()
 	}
-	for _, p := range o.proposals {
-		if p.queue == queue {
-			old -= p.old
-			pushed -= p.n - p.old
-		}
-	}
-	if n = min(n, max(old, 0)+pushed, command.MaxRecords); n <= 0 {
-		return 0
-	}
-	c := command.Command{Op: command.Reserve, Session: l.credits.Session, Queue: queue, Pool: pool, Count: uint64(n)}
-	enc, err := c.Append(o.commands)
-	if err != nil {
-		return 0 // too large: names are bounded, so never
-	}
-	o.commands = enc
-	o.proposals = append(o.proposals, &proposal{session: l.credits.Session, pool: pool, queue: queue, n: n, old: max(n-pushed, 0)})
-	return n
 }
 
 // time is cluster time: the machine's, which never goes back here. While the machine's
@@ -361,56 +318,83 @@ func (l *Leader) run() {
 	applied := l.cfg.State.Watch()
 	lead := l.cfg.Raft.LeaderCh()
 	for {
+		changed := false
 		select {
 		case <-l.quit:
 			return
 		case elected = <-lead:
-			if !l.follow(elected) {
-				retry.Reset(retryPause)
-			}
+			changed = true
 		case <-again:
-			if elected && !l.Leading() && !l.follow(true) {
-				retry.Reset(retryPause)
-			}
+			changed = elected && !l.Leading()
 		case <-applied:
 		case <-l.wake:
 		}
-		timer.Reset(l.work())
-	}
-}
-
-// follow takes leadership over, or gives it up; false when it could not take over.
-func (l *Leader) follow(leading bool) bool {
-	var err error
-	if leading {
-		if err = l.takeOver(); err != nil {
-			l.cfg.Log.Error("cannot lead", "error", err)
-		}
-	}
-	l.mu.Lock()
-	l.leading = leading && err == nil
-	l.mu.Unlock()
-	if leading && err == nil {
-		select {
-		case <-l.ready:
+		select { // before anything is done as the leader
+		case elected = <-lead:
+			changed = true
 		default:
-			close(l.ready)
 		}
+		if changed && !l.follow(elected) {
+			retry.Reset(retryPause)
+		}
+		timer.Reset(min(l.work(), l.look()))
 	}
-	return err == nil
 }
 
-// takeOver waits until the entries of earlier terms are applied, and defines the queues
-// if they are not as the configuration says.
+// follow takes leadership over, or gives it up; false when it could not take over. raft
+// tells only the last of several changes, so a leader may be elected again without having
+// been deposed.
+func (l *Leader) follow(elected bool) bool {
+	l.mu.Lock()
+	if l.leading || !elected {
+		l.leading = false
+		l.book = newBook()
+		l.stampedAt = time.Time{}
+	}
+	l.mu.Unlock()
+	if !elected {
+		return true
+	}
+	if err := l.takeOver(); err != nil {
+		level := slog.LevelError
+		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
+			level = slog.LevelDebug // another was elected
+		}
+		l.cfg.Log.Log(context.Background(), level, "cannot lead", "error", err)
+		return false
+	}
+	select {
+	case <-l.ready:
+	default:
+		close(l.ready)
+	}
+	return true
+}
+
+// takeOver waits until the entries of earlier terms are applied, defines the queues if
+// they are not as the configuration says, and leads.
 func (l *Leader) takeOver() error {
 	if err := l.cfg.Raft.Barrier(applyTimeout).Error(); err != nil {
 		return err
 	}
-	if l.cfg.State.DefinitionsHash() == l.cfg.Hash {
-		return nil
+	// Up to here others led. What this node proposed as an earlier leader is below too, or
+	// in no log: raft takes entries in the order of the calls, and none since has a Reserve.
+	floor := l.cfg.State.Applied()
+	if l.cfg.State.DefinitionsHash() != l.cfg.Hash {
+		if _, err := l.command(&command.Command{Op: command.Define, Definitions: l.cfg.Definitions, Hash: l.cfg.Hash}); err != nil {
+			return err
+		}
 	}
-	_, err := l.command(&command.Command{Op: command.Define, Definitions: l.cfg.Definitions, Hash: l.cfg.Hash})
-	return err
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looked = l.cfg.Clock.Now()
+	l.stampedAt = time.Time{} // the state has the stamps of other leaders now
+	l.book.begin(floor)
+	for id, node := range l.cfg.State.Sessions() {
+		l.book.live(id, node == l.cfg.Node).heard = l.looked
+	}
+	l.leading = true
+	return nil
 }
 
 // work proposes an entry of the leader's own when there is a reason, one at a time, and
@@ -422,26 +406,33 @@ func (l *Leader) work() time.Duration {
 	if !l.leading || l.solo {
 		return time.Hour // the change of either is a signal
 	}
-	o := own{}
+	x := extra{}
 	wait := time.Hour
 	if left := due - l.time(); left <= 0 {
-		enc, err := (&command.Command{Op: command.Tick}).Append(nil)
+		tick, err := (&command.Command{Op: command.Tick}).Append(l.commands[:0])
 		if err != nil {
 			return wait
 		}
-		o = l.assign(enc, nil)
-		o.skip = 1
+		x = l.assign(tick, nil)
+		x.skip = 1
 	} else {
 		if left < wait.Milliseconds() {
 			wait = time.Duration(left) * time.Millisecond
 		}
-		o = l.assign(nil, nil)
+		x = l.assign(l.commands[:0], nil)
 	}
-	if len(o.commands) == 0 {
+	if len(x.commands) == 0 {
 		return wait
 	}
 	l.solo = true
-	outcome := l.apply(nil, o)
+	l.propose(x, func() { l.solo = false })
+	return wait
+}
+
+// propose gives raft an entry of the leader's own, and calls then, with mu held, when it
+// is answered. mu is held.
+func (l *Leader) propose(x extra, then func()) {
+	outcome := l.apply(nil, x)
 	l.wg.Add(1)
 	go func() { // ended by the entry's outcome: applied, or raft shut down
 		defer l.wg.Done()
@@ -450,11 +441,10 @@ func (l *Leader) work() time.Duration {
 			l.cfg.Log.Debug("an entry of the leader's own failed", "error", err)
 		}
 		l.mu.Lock()
-		l.solo = false
+		then()
 		l.mu.Unlock()
 		l.signal()
 	}()
-	return wait
 }
 
 // WaitReady waits until the node has led for the first time, with the queues defined, or

@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pogod/internal/config"
+)
+
+const (
+	defaultAdmin = "http://127.0.0.1:8082"
+	adminEnv     = "POGOD_ADMIN"
+	askTimeout   = 10 * time.Second
+	maxAnswer    = 64 << 20 // bytes of an answer
+)
+
+// endpoint is how a command is told which node to ask.
+type endpoint struct{ admin, file string }
+
+func (e *endpoint) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&e.admin, "admin", "", "`URL` of the node's admin endpoint (default $"+adminEnv+", or "+defaultAdmin+")")
+	cmd.Flags().StringVar(&e.file, "config", "", "configuration `file` of the node, for its [admin] listen; --admin goes over it")
+	_ = cmd.MarkFlagFilename("config", "toml") // fails only for a flag that does not exist
+}
+
+// url returns where to ask: the flags say, or the environment, or it is the default.
+func (e *endpoint) url(cmd *cobra.Command) (*url.URL, error) {
+	address, from := defaultAdmin, ""
+	switch env := os.Getenv(adminEnv); {
+	case cmd.Flags().Changed("admin"):
+		address, from = e.admin, "--admin"
+	case e.file != "":
+		c, err := load(config.Options{File: e.file})
+		if err != nil {
+			return nil, err
+		}
+		if _, port, _ := net.SplitHostPort(c.Admin.Listen); port == "0" {
+			return nil, fmt.Errorf("[admin] listen = %q in %s takes any free port: name the address that \"pogod serve\" printed with --admin", c.Admin.Listen, e.file)
+		}
+		address = c.Admin.Listen
+	case env != "":
+		address, from = env, "the environment's "+adminEnv
+	}
+	u, err := adminURL(address)
+	if err != nil {
+		return nil, usage("%s %v", from, err)
+	}
+	return u, nil
+}
+
+// adminURL reads an admin address; its scheme may be left out.
+func adminURL(address string) (*url.URL, error) {
+	full := address
+	if !strings.Contains(full, "://") {
+		full = "http://" + full
+	}
+	u, err := url.Parse(full)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("must be a URL, as %s, not %q", defaultAdmin, address)
+	}
+	return u, nil
+}
+
+// ask returns the document with which the endpoint at base answers.
+func ask(ctx context.Context, base *url.URL, method, path, query string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	u := base.JoinPath(path)
+	u.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	client := &http.Client{Transport: &http.Transport{
+		Proxy:             http.ProxyFromEnvironment,
+		DialContext:       (&net.Dialer{Timeout: askTimeout}).DialContext,
+		DisableKeepAlives: true, // so that no connection outlives the question
+	}}
+	r, err := client.Do(req)
+	if err != nil {
+		return nil, unreachable(base, err)
+	}
+	defer func() { _ = r.Body.Close() }() // it was read to its end, or failed
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer))
+	if err != nil {
+		return nil, unreachable(base, err)
+	}
+	if r.StatusCode == http.StatusOK && json.Valid(body) {
+		return body, nil
+	}
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	if json.Unmarshal(body, &problem) == nil && problem.Detail != "" {
+		return nil, fmt.Errorf("the node at %s answers %d: %s", base, r.StatusCode, clean(problem.Detail))
+	}
+	return nil, fmt.Errorf("what answers at %s (%s) is not pogod's admin endpoint: name that with --admin", base, clean(r.Status))
+}
+
+// unreachable is the error of a node that does not answer.
+func unreachable(base *url.URL, err error) error {
+	if u, ok := err.(*url.Error); ok { //nolint:errorlint // client.Do returns just that
+		err = u.Err
+	}
+	return &fault{fmt.Sprintf(`no node answers at %s (%s): start one with "pogod serve", or name its admin address with --admin`,
+		base, clean(err.Error())), ErrUnreachable}
+}

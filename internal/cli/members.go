@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pogod/internal/admin"
+)
+
+func (p *program) clusterToken() *cobra.Command {
+	var asJSON bool
+	var from endpoint
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Make a token with which one more node may join",
+		Long: `token asks a running node for a token and prints it, alone. One node can join with
+it, at the node that made it, within 15 minutes and until that node restarts. It
+opens the whole cluster: give it to nobody else.`,
+		Example: `  pogod cluster token
+  pogod cluster token --config /etc/pogod/pogod.toml
+  pogod cluster token --json`,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			u, err := from.url(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			body, err := ask(ctx, u, http.MethodPost, admin.TokensPath, "")
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err = fmt.Fprintln(p.Stdout, strings.TrimSpace(string(body)))
+				return err
+			}
+			var t admin.Token
+			if err := json.Unmarshal(body, &t); err != nil || t.Token == "" {
+				return unreadable(u, err)
+			}
+			if _, err := fmt.Fprintln(p.Stdout, clean(t.Token)); err != nil {
+				return err
+			}
+			// Who pipes the token does not want to see it too.
+			if now := p.now(); p.screen(p.Stdout) && p.screen(p.Stderr) {
+				fmt.Fprintf(p.Stderr, "\non the new node, within %s:\n  pogod cluster join %s %s\n", age(t.ExpiresAt, &now), advertised(ctx, u), clean(t.Token))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the document as the node sent it")
+	from.flags(cmd)
+	return cmd
+}
+
+// advertised returns the address at which the node that is asked can be joined at.
+func advertised(ctx context.Context, u *url.URL) string {
+	var m admin.Members
+	if body, err := ask(ctx, u, http.MethodGet, admin.MembersPath, ""); err == nil && json.Unmarshal(body, &m) == nil {
+		for _, k := range m.Members {
+			if k.Self && k.Address != "" {
+				return clean(k.Address)
+			}
+		}
+	}
+	return "ADDRESS" // whoever reads it knows the machine
+}
+
+func (p *program) clusterMembers() *cobra.Command {
+	var asJSON bool
+	var from endpoint
+	cmd := &cobra.Command{
+		Use:   "members",
+		Short: "List the members of the cluster, as a node sees them",
+		Long: `members asks a running node which nodes are in its cluster: who leads, who votes,
+which of them it reaches, how many entries of the log each is behind, and when it
+last heard of each. A node that has just joined votes once it has caught up.`,
+		Example: `  pogod cluster members
+  pogod cluster members --admin http://127.0.0.1:9082
+  pogod cluster members --json | jq '.members[] | select(.up | not) | .id'`,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			u, err := from.url(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			body, err := ask(ctx, u, http.MethodGet, admin.MembersPath, "")
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err = fmt.Fprintln(p.Stdout, strings.TrimSpace(string(body)))
+				return err
+			}
+			var m admin.Members
+			if err := json.Unmarshal(body, &m); err != nil {
+				return unreadable(u, err)
+			}
+			members(p.Stdout, m.Members, p.now(), p.colours())
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the document as the node sent it")
+	from.flags(cmd)
+	return cmd
+}
+
+// unreadable is the error of an answer that is not as this program knows it.
+func unreadable(u *url.URL, err error) error {
+	if err == nil {
+		err = errors.New("it is empty")
+	}
+	return fmt.Errorf("the node at %s sent an answer that this pogod cannot read (%w): use one of the same version, or --json", u, err)
+}
+
+func members(w io.Writer, list []admin.Member, now time.Time, p paint) {
+	var rows [][]cell
+	for _, m := range list {
+		role := plain("voter")
+		switch {
+		case m.Leader:
+			role = cell{"leader", bold}
+		case !m.Voter:
+			role = cell{"non-voter", yellow}
+		}
+		up := cell{"no", red}
+		if m.Up {
+			up = cell{"yes", green}
+		}
+		heard := age(now, m.LastHeardAt)
+		switch {
+		case m.Self:
+			heard = "this node"
+		case heard != "-":
+			heard += " ago"
+		}
+		rows = append(rows, []cell{plain(m.ID), plain(dash(m.Address)), role, up, count(m.Lag, yellow), plain(heard)})
+	}
+	table(w, p, []string{"MEMBER", "ADDRESS", "ROLE", "UP", ">LAG", "LAST HEARD"}, rows)
+}

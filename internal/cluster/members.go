@@ -1,0 +1,363 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"pogod/internal/cluster/identity"
+	"pogod/raftfsm"
+)
+
+const (
+	leastPause = 100 * time.Millisecond // before a node is dialed again; doubled each time
+	mostPause  = time.Second
+
+	lookEvery   = 500 * time.Millisecond // at the nodes that may become voters
+	heardWithin = time.Second            // by a node that becomes one
+	lagWithin   = 1000                   // entries, behind this node
+
+	admitAgain  = 100 * time.Millisecond
+	raftEnqueue = 5 * time.Second // how long raft may be too busy to take a change of the members
+)
+
+// errBarred is the class of the errors with which the leader refuses a node.
+var errBarred = errors.New("no node can join now")
+
+// peer is another node. All but id and wake is guarded by Cluster.mu.
+type peer struct {
+	id   string
+	wake chan struct{} // holds one signal: it may be somewhere else
+
+	link    *link // the one dialed, nil while it is down
+	told    told  // what the log says of it
+	heard   time.Time
+	applied uint64
+	trip    time.Duration // there and back
+	near    bool          // at the last look it was up and had applied nearly all
+}
+
+// told is what the log's last line says of a link.
+type told uint8
+
+const (
+	toldNothing told = iota
+	toldUp
+	toldDown
+)
+
+func (p *peer) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// peer returns another node, which is dialed from now on.
+func (c *Cluster) peer(id string) *peer {
+	c.mu.Lock()
+	p := c.peers[id]
+	met := p == nil
+	if met {
+		p = &peer{id: id, wake: make(chan struct{}, 1)}
+		c.peers[id] = p
+	}
+	c.mu.Unlock()
+	if met {
+		c.spawn(func() { c.reach(p) }) // ended by Close
+	}
+	return p
+}
+
+// reach keeps a link to a node until Close.
+func (c *Cluster) reach(p *peer) {
+	pause := leastPause
+	for c.ctx.Err() == nil {
+		if c.linkTo(p.id) == nil {
+			k, err := c.dial(c.book.address(p.id), p.id, identity.ProtoLink, dialFor)
+			up := false
+			if err == nil {
+				up, err = c.run(k, true)
+			}
+			if up {
+				pause = leastPause
+			} else if !errors.Is(err, errSecond) {
+				c.mu.Lock()
+				c.tellDown(p, err)
+				c.mu.Unlock()
+			}
+		}
+		if woken := c.pause(pause, p.wake); woken {
+			pause = leastPause
+		} else {
+			pause = min(2*pause, mostPause)
+		}
+	}
+}
+
+// seek looks for a member at an address until Close: which node answers there is not
+// known before, and may change.
+func (c *Cluster) seek(address string) {
+	node, told := "", false
+	for pause := leastPause; c.ctx.Err() == nil; pause = min(2*pause, mostPause) {
+		if node == "" || c.linkTo(node) == nil {
+			k, err := c.dial(address, "", identity.ProtoLink, dialFor)
+			up := false
+			if err == nil {
+				node = k.node
+				up, err = c.run(k, true)
+			}
+			switch {
+			case errors.Is(err, errSelf):
+				return // the address stays this node's own
+			case up:
+				pause, told = leastPause, false
+			case !told && !errors.Is(err, errSecond) && c.ctx.Err() == nil:
+				told = true
+				c.cfg.Log.Info("no member can be linked at an address of [cluster] join", "address", address, "reason", err)
+			}
+		}
+		c.pause(pause, nil)
+	}
+}
+
+// linkTo returns the link to a node that this one has dialed, nil while it is down.
+func (c *Cluster) linkTo(node string) *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.peers[node]; p != nil {
+		return p.link
+	}
+	return nil
+}
+
+// attach takes a link in; false when it was dialed and there is one to that node.
+func (c *Cluster) attach(l *link, dialed bool) bool {
+	p := c.peer(l.node)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if dialed && p.link != nil {
+		return false
+	}
+	c.links[l] = struct{}{}
+	if !dialed {
+		return true
+	}
+	p.link = l
+	if p.told != toldUp {
+		p.told = toldUp
+		c.cfg.Log.Info("link up", "node", p.id, "address", l.k.RemoteAddr())
+	}
+	if c.leader == p.id {
+		select {
+		case c.linked <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// detach takes out a link that has ended.
+func (c *Cluster) detach(l *link, dialed bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.links, l)
+	if p := c.peers[l.node]; dialed {
+		p.link = nil
+		c.tellDown(p, err)
+	}
+}
+
+// tellDown says that a node cannot be reached, once. mu is held.
+func (c *Cluster) tellDown(p *peer, err error) {
+	if c.ctx.Err() != nil {
+		return
+	}
+	if p.told != toldDown {
+		p.told = toldDown
+		c.cfg.Log.Info("link down", "node", p.id, "address", c.book.address(p.id), "reason", err)
+		return
+	}
+	c.cfg.Log.Debug("still no link", "node", p.id, "address", c.book.address(p.id), "reason", err)
+}
+
+// heard notes a sign of life.
+func (c *Cluster) heard(node string, applied uint64) {
+	now := c.cfg.Clock.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.peers[node]; p != nil {
+		p.heard, p.applied = now, applied
+	}
+}
+
+// ping posts a ping.
+func (c *Cluster) ping(l *link) {
+	sent := c.cfg.Clock.Now().Sub(l.began)
+	l.post(appendPing(newFrame(opPing, 24), ping{c.services.Applied(), uint64(sent)}), 0)
+}
+
+// pong takes the answer to a ping.
+func (c *Cluster) pong(l *link, sent uint64) {
+	trip := c.cfg.Clock.Now().Sub(l.began) - time.Duration(sent)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.peers[l.node]; p != nil && p.link == l {
+		p.trip = trip
+	}
+}
+
+// admit makes a node that has shown a token a member, through whichever node leads, and
+// returns all that are known.
+func (c *Cluster) admit(ctx context.Context, p identity.Peer) ([]identity.Peer, error) {
+	for {
+		err := c.admitOnce(ctx, p)
+		if err == nil {
+			break
+		}
+		if errors.Is(err, errBarred) {
+			return nil, err
+		}
+		// Whatever else it was: to admit a node twice is to admit it.
+		c.pause(admitAgain, ctx.Done())
+		if ctx.Err() != nil || c.ctx.Err() != nil {
+			return nil, fmt.Errorf("no leader has taken it in time: are a majority of the members up? The last attempt: %w", err)
+		}
+	}
+	c.book.learn(p)
+	c.cfg.Log.Info("node joined", "node", p.ID, "address", p.Address)
+	return c.book.all(), nil
+}
+
+func (c *Cluster) admitOnce(ctx context.Context, p identity.Peer) error {
+	local, l, err := c.route()
+	switch {
+	case err != nil:
+		return err
+	case local:
+		return c.admitHere(p)
+	}
+	_, err = c.ask(l, appendPeer(newFrame(opAdmit, 64), p)).wait(ctx)
+	return err
+}
+
+// admitHere adds a node to the group that this one leads, as a member without a vote.
+func (c *Cluster) admitHere(p identity.Peer) error {
+	if !c.leads() {
+		return fmt.Errorf("%w: this node does not lead", raftfsm.ErrNotSent)
+	}
+	f := c.services.Raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return err
+	}
+	id := raft.ServerID(p.ID)
+	if !slices.ContainsFunc(f.Configuration().Servers, func(s raft.Server) bool { return s.ID == id }) {
+		if c.services.Admissible != nil {
+			if err := c.services.Admissible(); err != nil {
+				return fmt.Errorf("%w: %w", errBarred, err)
+			}
+		}
+		if err := c.services.Raft.AddNonvoter(id, raft.ServerAddress(id), f.Index(), raftEnqueue).Error(); err != nil {
+			return err
+		}
+	}
+	c.book.learn(p)
+	return nil
+}
+
+// promote makes voters, while this node leads, of members that are up and have caught up.
+func (c *Cluster) promote() {
+	ticks, stop := c.ticker(lookEvery)
+	defer stop()
+	for {
+		select {
+		case <-ticks:
+			c.look()
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// look gives a vote to one member that was close at the last look and still is: to one,
+// for each changes who the majority is.
+func (c *Cluster) look() {
+	leads := c.leads()
+	f := c.services.Raft.GetConfiguration()
+	if f.Error() != nil {
+		return
+	}
+	var ready []string
+	own, now := c.services.Applied(), c.cfg.Clock.Now()
+	c.mu.Lock()
+	for _, s := range f.Configuration().Servers {
+		if p := c.peers[string(s.ID)]; p != nil {
+			before := p.near
+			p.near = leads && s.Suffrage != raft.Voter && p.link != nil && now.Sub(p.heard) <= heardWithin && p.applied+lagWithin >= own
+			if before && p.near {
+				ready = append(ready, p.id)
+			}
+		}
+	}
+	c.mu.Unlock()
+	if len(ready) == 0 {
+		return
+	}
+	id := raft.ServerID(ready[0])
+	if err := c.services.Raft.AddVoter(id, raft.ServerAddress(id), f.Index(), raftEnqueue).Error(); err != nil {
+		c.cfg.Log.Debug("a member was not promoted", "node", id, "error", err)
+		return
+	}
+	c.cfg.Log.Info("node promoted: it has a vote now", "node", id)
+}
+
+// Member is a node of the cluster.
+type Member struct {
+	ID        string
+	Address   string // host:port of its cluster port; "" when it is not known
+	Voter     bool
+	Leader    bool
+	Self      bool
+	Up        bool          // the link to it is up, or it is this node
+	LastHeard time.Time     // zero: never, or it is this node
+	Applied   uint64        // by its own last word
+	RoundTrip time.Duration // of the link; 0: not measured
+}
+
+// Members returns the members, sorted by id: those of raft's configuration, or of the
+// book while this node has not been told that.
+func (c *Cluster) Members() []Member {
+	select {
+	case <-c.serving:
+	default:
+		return nil
+	}
+	var servers []raft.Server
+	if f := c.services.Raft.GetConfiguration(); f.Error() == nil {
+		servers = f.Configuration().Servers
+	}
+	if len(servers) == 0 {
+		for _, p := range c.book.all() {
+			servers = append(servers, raft.Server{ID: raft.ServerID(p.ID), Suffrage: raft.Nonvoter})
+		}
+	}
+	var all []Member
+	c.mu.Lock()
+	for _, s := range servers {
+		m := Member{ID: string(s.ID), Address: c.book.address(string(s.ID)), Voter: s.Suffrage == raft.Voter, Leader: string(s.ID) == c.leader}
+		if m.ID == c.cfg.Identity.Node {
+			m.Self, m.Up, m.Applied = true, true, c.services.Applied()
+		} else if p := c.peers[m.ID]; p != nil {
+			m.Up, m.LastHeard, m.Applied, m.RoundTrip = p.link != nil, p.heard, p.applied, p.trip
+		}
+		all = append(all, m)
+	}
+	c.mu.Unlock()
+	slices.SortFunc(all, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	return all
+}

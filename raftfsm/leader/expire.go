@@ -1,0 +1,85 @@
+package leader
+
+import (
+	"time"
+
+	"pogod/internal/command"
+)
+
+// Parts of a session's time to live: how often the leader looks for those that are silent,
+// and the gap between two looks from which the leader itself may have been deaf.
+const (
+	lookEvery = 12
+	stallFrom = 4
+)
+
+// hear notes that a batch has come, and returns the session that is silent only once the
+// batch is answered: until then the log is slow, not the node. mu is held.
+func (l *Leader) hear(batch []byte) *session {
+	if l.cfg.SessionTTL == 0 {
+		return nil
+	}
+	d, err := command.DecodeBatch(batch)
+	if err != nil {
+		return nil
+	}
+	i, ok := l.book.find(d.Session)
+	if !ok {
+		return nil
+	}
+	s := l.book.sessions[i]
+	if s.own {
+		return nil
+	}
+	s.heard = l.cfg.Clock.Now()
+	s.flying++
+	return s
+}
+
+// look ends the sessions of other nodes that were silent for their time to live, and
+// returns when to look again. All of it passed in this node's own leadership, on its
+// monotonic clock. A batch that comes now is before or behind the end in the log, and the
+// state machine decides by that.
+func (l *Leader) look() time.Duration {
+	ttl := l.cfg.SessionTTL
+	if ttl == 0 || !l.Leading() {
+		return time.Hour // to come to lead is a signal
+	}
+	every := ttl / lookEvery
+	if left := every - l.cfg.Clock.Now().Sub(l.looked); left > 0 {
+		return left
+	}
+	live := l.cfg.State.Sessions()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.cfg.Clock.Now()
+	stalled := now.Sub(l.looked) > ttl/stallFrom
+	l.looked = now
+	var commands []byte
+	var silent []*session
+	for id, node := range l.retain(live) {
+		s := l.book.live(id, node == l.cfg.Node)
+		if stalled || s.heard.IsZero() || s.flying > 0 {
+			s.heard = now
+		}
+		if s.own || s.ending || now.Sub(s.heard) < ttl {
+			continue
+		}
+		enc, err := (&command.Command{Op: command.EndSession, Session: id}).Append(commands)
+		if err != nil {
+			continue // it is small, so never
+		}
+		commands, s.ending = enc, true
+		silent = append(silent, s)
+		l.cfg.Log.Warn("a node was silent for the time to live of its session, which is ended: its jobs are free", "node", node, "session", id)
+	}
+	if len(silent) > 0 {
+		l.propose(extra{commands: commands}, func() {
+			for _, s := range silent {
+				s.ending = false
+			}
+			l.retain(l.cfg.State.Sessions())
+		})
+	}
+	return every
+}
