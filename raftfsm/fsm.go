@@ -73,6 +73,9 @@ type FSM struct {
 	pending  clock.Timer // commits after commitDelay; nil when nothing is open
 	err      error       // the first error that stops the state machine
 
+	announce  func(index uint64, urgent bool) // after entries were applied, urgent if one has jobs for a node; set before raft runs, nil: nobody is told
+	handedOut bool                            // since the last announcement
+
 	failed    chan struct{} // closed with err set
 	committed atomic.Uint64 // the index that the file holds durably
 	lastIndex atomic.Uint64 // applied.index, without the lock
@@ -175,8 +178,13 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 		out[i] = o
 	}
 	f.lastIndex.Store(f.applied.index)
+	index, urgent := f.applied.index, f.handedOut
+	f.handedOut = false
 	f.mu.Unlock()
 	f.notify()
+	if f.announce != nil {
+		f.announce(index, urgent)
+	}
 	return out
 }
 
@@ -277,6 +285,7 @@ func (f *FSM) applyAll(p []byte, results []command.Result) ([]command.Result, er
 			return nil, err
 		}
 		results = append(results, r)
+		f.handedOut = f.handedOut || c.Op == command.Reserve && r.Count > 0
 		p = rest
 		f.cmds++
 	}

@@ -38,10 +38,9 @@ type Config struct {
 const (
 	electionTimeout = 500 * time.Millisecond
 	leaderLease     = 250 * time.Millisecond
-	// commitTimeout is when idle followers are told that an entry is committed:
-	// heartbeats do not say it. It is what a job waits for on another node than the
-	// leader's when nothing else happens.
-	commitTimeout = 2 * time.Millisecond
+	// commitTimeout is when raft tells idle followers that an entry is committed; the
+	// announcer does it sooner.
+	commitTimeout = 50 * time.Millisecond
 )
 
 // Group is this node's member of the Raft group.
@@ -149,7 +148,8 @@ func (g *Group) start() (err error) {
 		const soon = 50 * time.Millisecond
 		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout, c.CommitTimeout = soon, soon, soon, soon
 	} else if m, ok := transport.(memberTransport); ok {
-		transport = quiet{m, g.cfg.Clock}
+		a := newAnnouncer(m, g.cfg.Clock)
+		transport, g.FSM.announce = a, a.applied
 	}
 	exists, err := raft.HasExistingState(g.log, g.log, g.snaps)
 	if err != nil {

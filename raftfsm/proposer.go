@@ -136,8 +136,8 @@ func NewProposer(cfg ProposerConfig) *Proposer {
 	return p
 }
 
-// keepAlives is how many confirmations the session gets in its time to live at least,
-// while the leader is there.
+// keepAlives is how many confirmations the session gets in its time to live, while the
+// leader is there.
 const keepAlives = 6
 
 // keepAlive asks for an empty batch when nothing else confirmed the session for a while,
@@ -156,7 +156,7 @@ func (p *Proposer) keepAlive(every time.Duration, t clock.Timer, tick <-chan str
 		if overdue = p.Standing(math.MaxUint64) == Overdue; overdue && !was {
 			signal(p.confirmed)
 		}
-		if p.cfg.Clock.Boot()-p.standing.last() >= every {
+		if p.cfg.Clock.Boot()-p.standing.last() >= every+every/2 { // two ticks, or a slow one
 			p.Nudge()
 		}
 	}

@@ -37,7 +37,7 @@ func TestASilentSessionIsKeptAlive(t *testing.T) {
 	t.Parallel()
 	b := withSession(t)
 	for i := range 5 {
-		b.clock.Advance(ttl / 12)
+		b.clock.Advance(ttl / 6)
 		x := b.batch()
 		if len(x.commands) != 0 || x.Number != uint64(i+1) {
 			t.Errorf("%+v", x)
@@ -46,7 +46,7 @@ func TestASilentSessionIsKeptAlive(t *testing.T) {
 		<-b.Confirmed()
 	}
 	// Without a leader it goes on asking, and is confirmed as soon as there is one.
-	b.clock.Advance(ttl / 12)
+	b.clock.Advance(ttl / 6)
 	b.batch().answer(nil, raftfsm.ErrNotSent)
 	b.paused(1)
 	b.batch().appliedAs(20)
@@ -119,7 +119,7 @@ func TestAnEndedSessionIsOverdueUntilTheNextIsOpened(t *testing.T) {
 	b.submitter.mu.Lock()
 	b.submitter.refuse = []error{errFake}
 	b.submitter.mu.Unlock()
-	b.clock.Advance(ttl / 12)
+	b.clock.Advance(ttl / 6)
 	b.batch().status(raftfsm.Ended)
 	b.clock.await(t, pause, 1)
 	b.wantStanding(math.MaxUint64, raftfsm.Overdue)

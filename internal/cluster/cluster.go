@@ -84,6 +84,7 @@ type Cluster struct {
 	services Services      // set before that
 	observed chan raft.Observation
 	linked   chan struct{} // holds one signal: the link to the leader is up
+	joining  chan struct{} // the nodes that are joining
 
 	mu          sync.Mutex // guards the rest
 	closed      bool
@@ -107,7 +108,7 @@ func Open(cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{
 		cfg: cfg, book: newBook(own), serving: make(chan struct{}),
-		observed: make(chan raft.Observation, observations), linked: make(chan struct{}, 1),
+		observed: make(chan raft.Observation, observations), linked: make(chan struct{}, 1), joining: make(chan struct{}, joins),
 		conns: map[net.Conn]struct{}{}, links: map[*link]struct{}{}, peers: map[string]*peer{},
 	}
 	known, err := readPeers(cfg.Dir)
@@ -182,51 +183,12 @@ func (c *Cluster) spawn(f func()) bool {
 
 // pause waits for d, a signal on wake, or Close.
 func (c *Cluster) pause(d time.Duration, wake <-chan struct{}) (woken bool) {
-	over, stop := c.ticker(d)
-	defer stop()
+	over := make(chan struct{})
+	defer c.cfg.Clock.AfterFunc(d, func() { close(over) }).Stop()
 	select {
 	case <-over:
 	case <-wake:
 		return true
-	case <-c.ctx.Done():
-	}
-	return false
-}
-
-// ticker sends a signal after every d of the clock; the channel holds one.
-func (c *Cluster) ticker(d time.Duration) (ticks <-chan struct{}, stop func()) {
-	tick := make(chan struct{}, 1)
-	var mu sync.Mutex // guards t, until it is set
-	var t clock.Timer
-	mu.Lock()
-	defer mu.Unlock()
-	t = c.cfg.Clock.AfterFunc(d, func() {
-		select {
-		case tick <- struct{}{}:
-		default:
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if t != nil {
-			t.Reset(d)
-		}
-	})
-	return tick, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		t.Stop()
-		t = nil
-	}
-}
-
-// awaitServe waits for Serve, not for ever: whoever has connected tries again.
-func (c *Cluster) awaitServe() bool {
-	late, stop := c.ticker(silence)
-	defer stop()
-	select {
-	case <-c.serving:
-		return true
-	case <-late:
 	case <-c.ctx.Done():
 	}
 	return false
@@ -239,7 +201,7 @@ func (c *Cluster) run(k *conn, dialed bool) (up bool, err error) {
 	if k.node == c.cfg.Identity.Node {
 		return false, errSelf
 	}
-	if !c.awaitServe() {
+	if !c.pause(silence, c.serving) {
 		return false, errors.New("this node does not serve yet")
 	}
 	r := bufio.NewReaderSize(paced{k}, 64<<10)
@@ -248,17 +210,15 @@ func (c *Cluster) run(k *conn, dialed bool) (up bool, err error) {
 		return false, c.tell(k, err)
 	}
 	c.book.learn(h.book...)
-	l := newLink(k, c.cfg.Clock.Now(), c.ping)
+	l := newLink(k, c.cfg.Clock.Now())
 	if !c.attach(l, dialed) {
 		return false, errSecond
 	}
 	c.heard(l.node, h.applied)
-	ticks, stop := c.ticker(pingEvery)
-	defer stop()
-	if c.spawn(func() { l.write(ticks) }) { // ended by the end of the link
-		l.post(appendPeers(newFrame(opBook, 1024), c.book.all()), 0) // it may have changed since the hello
-		err = c.tell(k, l.read(r, c.handle))
-	}
+	c.spawn(l.write)                                             // ended by the end of the link
+	c.spawn(func() { c.pings(l) })                               // as well
+	l.post(appendPeers(newFrame(opBook, 1024), c.book.all()), 0) // it may have changed since the hello
+	err = c.tell(k, l.read(r, c.handle))
 	l.end()
 	c.detach(l, dialed, err)
 	return true, err

@@ -38,7 +38,6 @@ type link struct {
 	k     *conn
 	node  string // the other side
 	began time.Time
-	ping  func(l *link) // posts a ping
 	wake  chan struct{} // holds one signal: frames wait
 	quit  chan struct{} // closed when the link has ended
 	slots chan struct{} // the other side's requests that this one works on
@@ -66,9 +65,9 @@ type request struct {
 	err   error
 }
 
-func newLink(k *conn, now time.Time, ping func(*link)) *link {
+func newLink(k *conn, now time.Time) *link {
 	return &link{
-		k: k, node: k.node, began: now, ping: ping,
+		k: k, node: k.node, began: now,
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), slots: make(chan struct{}, maxRequests),
 		pending: map[uint64]*request{},
 	}
@@ -201,8 +200,8 @@ func (l *link) next() []byte {
 	return nil
 }
 
-// write writes frames and pings until the link ends.
-func (l *link) write(ticks <-chan struct{}) {
+// write writes frames until the link ends.
+func (l *link) write() {
 	defer l.end()
 	w := bufio.NewWriterSize(paced{l.k}, 64<<10)
 	for {
@@ -217,8 +216,6 @@ func (l *link) write(ticks <-chan struct{}) {
 		}
 		select {
 		case <-l.wake:
-		case <-ticks:
-			l.ping(l)
 		case <-l.quit:
 			return
 		}

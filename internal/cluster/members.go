@@ -34,22 +34,14 @@ type peer struct {
 	id   string
 	wake chan struct{} // holds one signal: it may be somewhere else
 
-	link    *link // the one dialed, nil while it is down
-	told    told  // what the log says of it
+	link    *link         // the one dialed, nil while it is down
+	up      chan struct{} // closed while it is up
+	told    bool          // the log says that it is down
 	heard   time.Time
 	applied uint64
 	trip    time.Duration // there and back
 	near    bool          // at the last look it was up and had applied nearly all
 }
-
-// told is what the log's last line says of a link.
-type told uint8
-
-const (
-	toldNothing told = iota
-	toldUp
-	toldDown
-)
 
 func (p *peer) signal() {
 	select {
@@ -64,7 +56,7 @@ func (c *Cluster) peer(id string) *peer {
 	p := c.peers[id]
 	met := p == nil
 	if met {
-		p = &peer{id: id, wake: make(chan struct{}, 1)}
+		p = &peer{id: id, wake: make(chan struct{}, 1), up: make(chan struct{})}
 		c.peers[id] = p
 	}
 	c.mu.Unlock()
@@ -87,9 +79,7 @@ func (c *Cluster) reach(p *peer) {
 			if up {
 				pause = leastPause
 			} else if !errors.Is(err, errSecond) {
-				c.mu.Lock()
 				c.tellDown(p, err)
-				c.mu.Unlock()
 			}
 		}
 		if woken := c.pause(pause, p.wake); woken {
@@ -140,24 +130,24 @@ func (c *Cluster) linkTo(node string) *link {
 func (c *Cluster) attach(l *link, dialed bool) bool {
 	p := c.peer(l.node)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if dialed && p.link != nil {
+		c.mu.Unlock()
 		return false
 	}
 	c.links[l] = struct{}{}
-	if !dialed {
-		return true
-	}
-	p.link = l
-	if p.told != toldUp {
-		p.told = toldUp
-		c.cfg.Log.Info("link up", "node", p.id, "address", l.k.RemoteAddr())
-	}
-	if c.leader == p.id {
-		select {
-		case c.linked <- struct{}{}:
-		default:
+	if dialed {
+		p.link, p.told = l, false
+		close(p.up)
+		if c.leader == p.id {
+			select {
+			case c.linked <- struct{}{}:
+			default:
+			}
 		}
+	}
+	c.mu.Unlock()
+	if dialed {
+		c.cfg.Log.Info("link up", "node", p.id, "address", l.k.RemoteAddr())
 	}
 	return true
 }
@@ -165,25 +155,43 @@ func (c *Cluster) attach(l *link, dialed bool) bool {
 // detach takes out a link that has ended.
 func (c *Cluster) detach(l *link, dialed bool, err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	delete(c.links, l)
-	if p := c.peers[l.node]; dialed {
-		p.link = nil
+	p := c.peers[l.node]
+	if dialed {
+		p.link, p.up = nil, make(chan struct{})
+	}
+	c.mu.Unlock()
+	if dialed {
 		c.tellDown(p, err)
 	}
 }
 
-// tellDown says that a node cannot be reached, once. mu is held.
+// tellDown says that a node cannot be reached, once.
 func (c *Cluster) tellDown(p *peer, err error) {
 	if c.ctx.Err() != nil {
 		return
 	}
-	if p.told != toldDown {
-		p.told = toldDown
-		c.cfg.Log.Info("link down", "node", p.id, "address", c.book.address(p.id), "reason", err)
+	c.mu.Lock()
+	told := p.told
+	p.told = true
+	c.mu.Unlock()
+	if told {
+		c.cfg.Log.Debug("still no link", "node", p.id, "address", c.book.address(p.id), "reason", err)
 		return
 	}
-	c.cfg.Log.Debug("still no link", "node", p.id, "address", c.book.address(p.id), "reason", err)
+	c.cfg.Log.Info("link down", "node", p.id, "address", c.book.address(p.id), "reason", err)
+}
+
+// awaitLink waits until there is a link to a node, for d at most.
+func (c *Cluster) awaitLink(node string, d time.Duration) bool {
+	c.mu.Lock()
+	p := c.peers[node]
+	var up chan struct{}
+	if p != nil {
+		up = p.up
+	}
+	c.mu.Unlock()
+	return c.pause(d, up)
 }
 
 // heard notes a sign of life.
@@ -196,10 +204,12 @@ func (c *Cluster) heard(node string, applied uint64) {
 	}
 }
 
-// ping posts a ping.
-func (c *Cluster) ping(l *link) {
-	sent := c.cfg.Clock.Now().Sub(l.began)
-	l.post(appendPing(newFrame(opPing, 24), ping{c.services.Applied(), uint64(sent)}), 0)
+// pings says something on a link now and then, until it ends.
+func (c *Cluster) pings(l *link) {
+	for c.ctx.Err() == nil && !c.pause(pingEvery, l.quit) {
+		sent := c.cfg.Clock.Now().Sub(l.began)
+		l.post(appendPing(newFrame(opPing, 24), ping{c.services.Applied(), uint64(sent)}), 0)
+	}
 }
 
 // pong takes the answer to a ping.
@@ -272,16 +282,16 @@ func (c *Cluster) admitHere(p identity.Peer) error {
 
 // promote makes voters, while this node leads, of members that are up and have caught up.
 func (c *Cluster) promote() {
-	ticks, stop := c.ticker(lookEvery)
-	defer stop()
-	for {
-		select {
-		case <-ticks:
-			c.look()
-		case <-c.ctx.Done():
-			return
-		}
+	for c.ctx.Err() == nil {
+		c.look()
+		c.pause(lookEvery, nil)
 	}
+}
+
+// upToDate reports whether the node is up and has applied nearly as much as this one.
+// Cluster.mu is held.
+func (p *peer) upToDate(applied uint64, now time.Time) bool {
+	return p.link != nil && now.Sub(p.heard) <= heardWithin && p.applied+lagWithin >= applied
 }
 
 // look gives a vote to one member that was close at the last look and still is: to one,
@@ -298,7 +308,7 @@ func (c *Cluster) look() {
 	for _, s := range f.Configuration().Servers {
 		if p := c.peers[string(s.ID)]; p != nil {
 			before := p.near
-			p.near = leads && s.Suffrage != raft.Voter && p.link != nil && now.Sub(p.heard) <= heardWithin && p.applied+lagWithin >= own
+			p.near = leads && s.Suffrage != raft.Voter && p.upToDate(own, now)
 			if before && p.near {
 				ready = append(ready, p.id)
 			}

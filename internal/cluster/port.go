@@ -13,6 +13,7 @@ import (
 const (
 	handshakeFor = 5 * time.Second // an accepted connection's TLS handshake
 	handshakes   = 256             // at once; more wait in the listener's queue
+	joins        = 16              // at once; who joins has no certificate, so more are closed
 	dialFor      = 2 * time.Second // TCP and TLS. Behind a partition that has healed a new SYN is out within a second
 	refusedEvery = 10 * time.Second
 )
@@ -145,7 +146,13 @@ func (c *Cluster) refused(k *conn, err error) {
 // join answers a node that wants to become a member.
 func (c *Cluster) join(k *conn) {
 	defer func() { _ = c.drop(k.NetConn()) }()
-	if !c.awaitServe() {
+	select {
+	case c.joining <- struct{}{}:
+		defer func() { <-c.joining }()
+	default:
+		return
+	}
+	if !c.pause(silence, c.serving) {
 		return
 	}
 	if err := c.cfg.Identity.Admit(c.ctx, k.Conn, c.cfg.Tokens, c.admit); err != nil {

@@ -24,6 +24,11 @@ const (
 	// in the middle of an RPC.
 	raftTimeout = 5 * time.Second
 	raftScale   = 4 << 20
+
+	// raftHold is how long dialing waits for the link to a node that did not answer. After
+	// failures that come quickly, one upon the other, raft would not try again for up to
+	// ten seconds, and a node that restarts would be without its leader for so long.
+	raftHold = time.Second
 )
 
 // transport is raft's network transport. Votes are asked for once more on a new
@@ -87,6 +92,9 @@ func (s *stream) Dial(id raft.ServerAddress, timeout time.Duration) (net.Conn, e
 		return nil, &dialError{fmt.Errorf("the address of node %s is not known", id)}
 	}
 	k, err := s.c.dial(address, string(id), identity.ProtoRaft, min(timeout, dialFor))
+	if err != nil && s.c.awaitLink(string(id), raftHold) {
+		k, err = s.c.dial(s.c.book.address(string(id)), string(id), identity.ProtoRaft, min(timeout, dialFor))
+	}
 	if err != nil {
 		return nil, &dialError{err}
 	}

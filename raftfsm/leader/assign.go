@@ -46,7 +46,7 @@ func (t *lot) left() int { return t.pushed + t.ready }
 // commands. mu is held.
 func (l *Leader) assign(commands []byte, pushes []raftfsm.QueueCount) extra {
 	x := extra{commands: commands}
-	if !l.leading {
+	if !l.unbroken() {
 		return x
 	}
 	b := l.book

@@ -39,6 +39,7 @@ func (r *instantRaft) Apply([]byte, time.Duration) raft.ApplyFuture {
 }
 func (r *instantRaft) Barrier(time.Duration) raft.Future { return applied{} }
 func (r *instantRaft) VerifyLeader() raft.Future         { return applied{} }
+func (r *instantRaft) CurrentTerm() uint64               { return 1 }
 func (r *instantRaft) LeaderCh() <-chan bool             { return r.lead }
 
 // stillState has nothing ready but what is pushed.

@@ -13,8 +13,8 @@ const (
 	stallFrom = 4
 )
 
-// hear notes that a batch has come, and returns the session that is silent only once the
-// batch is answered: until then the log is slow, not the node. mu is held.
+// hear returns the session that a batch has come of, which is not silent until the batch
+// is answered, and counts from there: so long the log is slow, not the node. mu is held.
 func (l *Leader) hear(batch []byte) *session {
 	if l.cfg.SessionTTL == 0 {
 		return nil
@@ -31,7 +31,6 @@ func (l *Leader) hear(batch []byte) *session {
 	if s.own {
 		return nil
 	}
-	s.heard = l.cfg.Clock.Now()
 	s.flying++
 	return s
 }
@@ -52,6 +51,9 @@ func (l *Leader) look() time.Duration {
 	live := l.cfg.State.Sessions()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.unbroken() {
+		return every
+	}
 	now := l.cfg.Clock.Now()
 	stalled := now.Sub(l.looked) > ttl/stallFrom
 	l.looked = now

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ type fakeRaft struct {
 	entries  chan *entry
 	barriers chan *future
 	verifies chan *future
+	term     atomic.Uint64
 
 	mu   sync.Mutex // guards the rest
 	all  []*future
@@ -115,6 +117,7 @@ func (r *fakeRaft) VerifyLeader() raft.Future {
 	return f
 }
 
+func (r *fakeRaft) CurrentTerm() uint64   { return r.term.Load() }
 func (r *fakeRaft) LeaderCh() <-chan bool { return r.lead }
 
 // fakeState is what has been applied.

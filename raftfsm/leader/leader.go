@@ -30,6 +30,7 @@ type Raft interface {
 	Barrier(timeout time.Duration) raft.Future
 	VerifyLeader() raft.Future
 	LeaderCh() <-chan bool
+	CurrentTerm() uint64
 }
 
 // State is the part of *raftfsm.FSM that a leader needs.
@@ -78,6 +79,7 @@ type Leader struct {
 
 	mu        sync.Mutex // guards what follows; held while an entry is given to raft, so that stamps and entries have one order
 	leading   bool       // the entry that opens the term is applied, the queues are defined
+	term      uint64     // of this leadership
 	book      *book
 	stamp     int64 // the last, unix milliseconds
 	stampedAt time.Time
@@ -114,6 +116,10 @@ func (l *Leader) Leading() bool {
 	defer l.mu.Unlock()
 	return l.leading
 }
+
+// unbroken reports whether nobody else can have led since this node took over: raft tells
+// its term at once, and leadership late. mu is held.
+func (l *Leader) unbroken() bool { return l.leading && l.term == l.cfg.Raft.CurrentTerm() }
 
 func (l *Leader) signal() {
 	select {
@@ -164,9 +170,6 @@ func (l *Leader) ReadIndex(ctx context.Context) (uint64, error) {
 	done := make(chan error, 1)
 	go func() { // ended by raft's answers: it steps down when it has none
 		err := l.cfg.Raft.VerifyLeader().Error() // one that was deposed finds out without an entry
-		if err == nil {
-			err = ctx.Err()
-		}
 		if err == nil {
 			err = l.cfg.Raft.Barrier(applyTimeout).Error()
 		}
@@ -329,11 +332,6 @@ func (l *Leader) run() {
 		case <-applied:
 		case <-l.wake:
 		}
-		select { // before anything is done as the leader
-		case elected = <-lead:
-			changed = true
-		default:
-		}
 		if changed && !l.follow(elected) {
 			retry.Reset(retryPause)
 		}
@@ -374,6 +372,7 @@ func (l *Leader) follow(elected bool) bool {
 // takeOver waits until the entries of earlier terms are applied, defines the queues if
 // they are not as the configuration says, and leads.
 func (l *Leader) takeOver() error {
+	term := l.cfg.Raft.CurrentTerm()
 	if err := l.cfg.Raft.Barrier(applyTimeout).Error(); err != nil {
 		return err
 	}
@@ -393,7 +392,7 @@ func (l *Leader) takeOver() error {
 	for id, node := range l.cfg.State.Sessions() {
 		l.book.live(id, node == l.cfg.Node).heard = l.looked
 	}
-	l.leading = true
+	l.leading, l.term = true, term
 	return nil
 }
 

@@ -321,6 +321,10 @@ func (w *world) another(elected bool) {
 	}
 	barrier.resolve(nil, nil)
 	w.until("it leads", w.Leading)
+	turn := rapid.IntRange(0, 2*laterShare).Draw(w.t, "turn") // no run is long enough to come to a later queue's
+	w.mu.Lock()
+	*entryOf(w.book.turns, "p") = turn
+	w.mu.Unlock()
 	w.take(batch{})
 }
 
