@@ -174,6 +174,7 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 	var again time.Duration
 
 	p.mu.Lock()
+	var free map[string][]*thread // made for the first that is to be started
 	held := make(map[uint64]struct{}, len(buf))
 	for i := range buf {
 		d := buf[i]
@@ -181,9 +182,13 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 		if _, ok := p.started[d.Lease]; ok {
 			continue
 		}
-		if t := p.free(d.Pool); t != nil && standing == raftfsm.Fresh {
+		if free == nil && standing == raftfsm.Fresh {
+			free = p.free()
+		}
+		if all := free[d.Pool]; len(all) > 0 {
+			free[d.Pool] = all[1:]
 			delete(p.pending, d.Lease)
-			starts = append(starts, p.begin(t, d))
+			starts = append(starts, p.begin(all[0], d))
 			continue
 		}
 		w, ok := p.pending[d.Lease]
@@ -239,17 +244,18 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 	return buf, again
 }
 
-// free returns a thread of the pool that waits, nil when there is none. mu is held.
-func (p *Pools) free(pool string) *thread {
+// free returns the threads that wait, by pool. mu is held.
+func (p *Pools) free() map[string][]*thread {
+	all := make(map[string][]*thread, len(p.cfg.Pools))
 	if p.draining {
-		return nil
+		return all
 	}
 	for _, t := range p.threads {
-		if t.waiting && t.worker == pool {
-			return t
+		if t.waiting {
+			all[t.worker] = append(all[t.worker], t)
 		}
 	}
-	return nil
+	return all
 }
 
 // begin makes t run d. mu is held.
