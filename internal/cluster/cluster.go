@@ -211,6 +211,7 @@ func (c *Cluster) run(k *conn, dialed bool) (up bool, err error) {
 	}
 	c.book.learn(h.book...)
 	l := newLink(k, c.cfg.Clock.Now())
+	l.dialed = dialed
 	if !c.attach(l, dialed) {
 		return false, errSecond
 	}
@@ -221,7 +222,23 @@ func (c *Cluster) run(k *conn, dialed bool) (up bool, err error) {
 	err = c.tell(k, l.read(r, c.handle))
 	l.end()
 	c.detach(l, dialed, err)
+	c.withdraw(l)
 	return true, err
+}
+
+// withdraw takes back what the other side offered over a link that has ended, unless it
+// has another: a node that died gets no more jobs, while its session lives on.
+func (c *Cluster) withdraw(l *link) {
+	c.mu.Lock()
+	linked := false
+	for o := range c.links {
+		linked = linked || o.node == l.node && !o.dialed
+	}
+	c.mu.Unlock()
+	if o := l.offered; o.Session != 0 && !linked {
+		o.Pools = nil
+		c.services.Leader.Offer(o)
+	}
 }
 
 var (

@@ -196,18 +196,25 @@ type fakeLeader struct {
 	err    error         // answers everything
 	hold   chan struct{} // no batch is answered before it is closed; nil: at once
 	index  uint64
-	calls  []string // in their order, as they came
-	called chan string
+	called chan string // gets each call, in the order of the calls; nil: nothing is noted
 }
 
 func newFakeLeader() *fakeLeader { return &fakeLeader{called: make(chan string, 10_000)} }
 
+// quiet notes nothing from now on.
+func (l *fakeLeader) quiet() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.called = nil
+}
+
 func (l *fakeLeader) note(format string, args ...any) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	call := fmt.Sprintf(format, args...)
-	l.calls = append(l.calls, call)
-	l.called <- call
+	if l.called == nil {
+		return l.err
+	}
+	l.called <- fmt.Sprintf(format, args...)
 	return l.err
 }
 

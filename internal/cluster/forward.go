@@ -221,6 +221,7 @@ func (c *Cluster) handle(l *link, f frame) error {
 		}
 	case opOffer:
 		if cr := body.credits(); body.done() == nil {
+			l.offered = cr
 			c.services.Leader.Offer(cr)
 		}
 	case opAnswer:
@@ -229,6 +230,7 @@ func (c *Cluster) handle(l *link, f frame) error {
 	case opSubmit:
 		if s := body.submit(); body.done() == nil {
 			if s.credits != nil {
+				l.offered = *s.credits
 				c.services.Leader.Offer(*s.credits)
 			}
 			wait := c.services.Leader.Submit(s.batch, s.pushes)
@@ -277,6 +279,7 @@ func (c *Cluster) answer(l *link, id uint64, work func() (answer, error)) error 
 	select {
 	case l.slots <- struct{}{}:
 	case <-l.quit:
+		c.spawn(func() { _, _ = work() }) // what was begun is seen through; nobody asks for the answer
 		return errLost
 	}
 	c.spawn(func() { // ended by the entry's outcome: applied, or raft shut down

@@ -166,6 +166,16 @@ func TestLinkCutLeavesTheOutcomeOpen(t *testing.T) {
 	a.wants("submit again []")
 }
 
+// A node that died gets no more jobs, although its session lives on for a while.
+func TestANodeWhoseLinkIsLostOffersNothing(t *testing.T) {
+	t.Parallel()
+	a, b, _ := three(t)
+	b.Offer(leader.Credits{Session: 7, Applied: 3, Pools: []leader.Pool{{Name: "p", Free: 2}}})
+	a.wants("offer {Session:7 Applied:3 Pools:[{Name:p Queues:[] Free:2}] Follows:false}")
+	a.way.cut("") // and it does not come back
+	a.wants("offer {Session:7 Applied:3 Pools:[] Follows:false}")
+}
+
 // What waits for a leader that was deposed fails at once, though it is silent.
 func TestLeaderChangeLeavesTheOutcomeOpen(t *testing.T) {
 	t.Parallel()
@@ -219,6 +229,8 @@ func TestCreditsThatABatchFollows(t *testing.T) {
 	b.submits("x")
 	a.wants(offer(follows(2)))
 	a.wants("submit x []")
+	b.submits("once") // they travel once
+	a.wants("submit once []")
 	b.Offer(follows(3))
 	b.Offer(leader.Credits{Session: 4}) // overtakes too, and does not wait
 	b.submits("y")
@@ -313,4 +325,21 @@ func TestClose(t *testing.T) {
 	}
 	release()
 	get(t, closed, "Close")
+}
+
+// A batch there and its outcome back, one after the other.
+func BenchmarkForward(b *testing.B) {
+	leads, follower, _ := three(b)
+	leads.leader.quiet()
+	for _, size := range []int{1 << 10, 512 << 10} {
+		b.Run(fmt.Sprintf("bytes=%d", size), func(b *testing.B) {
+			batch := make([]byte, size)
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := follower.Submit(batch, nil)(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

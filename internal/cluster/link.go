@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pogod/raftfsm"
+	"pogod/raftfsm/leader"
 )
 
 const (
@@ -41,6 +42,9 @@ type link struct {
 	wake  chan struct{} // holds one signal: frames wait
 	quit  chan struct{} // closed when the link has ended
 	slots chan struct{} // the other side's requests that this one works on
+
+	dialed  bool           // by this node
+	offered leader.Credits // the reader's: what the other side offered last
 
 	mu      sync.Mutex // guards the rest
 	queue   []outgoing

@@ -305,6 +305,7 @@ func TestPortRefuses(t *testing.T) {
 			t.Errorf("%s: %v", proto, err)
 		}
 	}
+	a.journal.await(t, 1, "level=WARN", "refused a connection")
 	if n := a.journal.said("level=WARN", "refused a connection"); n != 1 {
 		t.Error(n, "lines told of refusals that came at once")
 	}

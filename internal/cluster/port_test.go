@@ -35,6 +35,16 @@ func TestAddressesThatChange(t *testing.T) {
 	}
 }
 
+// What one learns all learn, over links that are up.
+func TestGossip(t *testing.T) {
+	t.Parallel()
+	a, b, c := three(t)
+	a.book.learn(peerAt(other, "1", 1))
+	for _, n := range []*node{b, c} {
+		eventually(t, "it is told", func() bool { return n.book.address(other) != "" })
+	}
+}
+
 // A node that comes back is dialed at once, not after a back-off: its start is news.
 func TestRestartIsLinkedAtOnce(t *testing.T) {
 	t.Parallel()
