@@ -14,15 +14,31 @@ import (
 type report struct {
 	violations []violation
 
-	rounds, atStart, inFlight          int   // inFlight: of the rounds, those cut with a push outstanding
-	calls                              []int // outstanding at the cut of each round
-	pushes, accepted, refused, notSent int
-	unknown, unknownFound, answered5   int
-	deliveries                         int
-	repeatsJustified                   int
-	acked, ackedMaybe, failed          int
-	snapshots                          int // that status showed
-	byQueue                            map[string]*totals
+	rounds, atStart, inFlight                     int   // inFlight: of the rounds, those cut with a push outstanding
+	calls                                         []int // outstanding at the cut of each round
+	pushes, accepted, refused, notSent, withdrawn int
+	unknown, unknownFound, answered5              int
+	deliveries                                    int
+	repeats                                       map[string]int // justified, by what justifies them
+	acked, ackedMaybe, failed                     int
+	snapshots                                     int // that status showed
+	byQueue                                       map[string]*totals
+
+	// Of a cluster.
+	faults    map[string]int // by kind
+	atKills   int            // pushes that were outstanding on the nodes that were killed
+	elections uint64
+	gap       time.Duration // between two accepted pushes, the longest
+	quorate   time.Duration // the same, less the times without a quorum
+	hash      string        // of the state that all nodes have
+}
+
+// justified is how many repeats there were that may be.
+func (r *report) justified() (n int) {
+	for _, k := range r.repeats {
+		n += k
+	}
+	return n
 }
 
 // totals are what the load knows of a queue's counters: at least, at most.
@@ -43,7 +59,8 @@ func (r *report) count(k kind) int {
 // check judges the history, after everything was worked off. failed is what the
 // queues' failed lists hold.
 func (h *history) check(failed []failedJob) *report {
-	r := &report{byQueue: map[string]*totals{}}
+	r := &report{byQueue: map[string]*totals{}, repeats: map[string]int{}, faults: map[string]int{}}
+	h.silent = silences(h.faults, h.nodes, h.at)
 	h.takeFailed(failed)
 	for _, id := range slices.Sorted(maps.Keys(h.jobs)) {
 		h.assign(h.jobs[id])
@@ -54,7 +71,14 @@ func (h *history) check(failed []failedJob) *report {
 	for _, id := range slices.Sorted(maps.Keys(h.jobs)) {
 		h.checkJob(h.jobs[id], r)
 	}
+	for _, e := range h.faults {
+		if e.what == evFault {
+			r.faults[e.fault]++
+		}
+	}
+	r.gap, r.quorate = h.longestGaps()
 	for _, e := range h.cuts {
+		r.atKills += e.pushes
 		if e.round == 0 {
 			r.atStart++
 			continue
@@ -67,6 +91,28 @@ func (h *history) check(failed []failedJob) *report {
 	}
 	r.violations = h.violations
 	return r
+}
+
+// longestGaps are the longest times between two answers to accepted pushes: in all, and
+// less what of it no two nodes could talk.
+func (h *history) longestGaps() (gap, quorate time.Duration) {
+	var at []int64
+	for _, p := range h.pushes {
+		if p.code == 1 {
+			at = append(at, p.endAt)
+		}
+	}
+	slices.Sort(at)
+	none := during(h.faults, h.at, func(active []event) bool { return !slices.Contains(silentNodes(active, h.nodes), false) })
+	for i := 1; i < len(at); i++ {
+		d := at[i] - at[i-1]
+		gap = max(gap, micros(d))
+		for _, s := range none {
+			d -= max(0, min(s.to, at[i])-max(s.from, at[i-1]))
+		}
+		quorate = max(quorate, micros(d))
+	}
+	return gap, quorate
 }
 
 // takeFailed gives each failed job to its history.
@@ -129,16 +175,20 @@ func (h *history) checkPush(p *pushSeen, r *report) {
 		if len(p.found) == 0 {
 			h.violate(lostJob, "push %d of queue %s (%s), answered with job %s, was never delivered", p.n, p.queue, p.plan, p.job)
 		}
-	case 0, 3, 4, 6, codeNotSent:
-		if r.refused++; code == codeNotSent {
-			r.refused--
+	case 0, 3, 4, 6, codeNotSent, codeWithdrawn:
+		switch code {
+		case codeNotSent:
 			r.notSent++
+		case codeWithdrawn:
+			r.withdrawn++
+		default:
+			r.refused++
+			if want, ok := refusal[p.plan]; !ok || want != code {
+				h.violate(protocol, "push %d of queue %s (%s) was answered %d", p.n, p.queue, p.plan, code)
+			}
 		}
 		if len(p.found) > 0 {
 			h.violate(inventedJob, "push %d of queue %s was answered %d, and yet there is job %s", p.n, p.queue, code, p.found[0].id)
-		}
-		if want, ok := refusal[p.plan]; code != codeNotSent && (!ok || want != code) {
-			h.violate(protocol, "push %d of queue %s (%s) was answered %d", p.n, p.queue, p.plan, code)
 		}
 	case 5, codeLost:
 		if r.unknown++; code == 5 {
@@ -172,6 +222,7 @@ type ending struct {
 	verb     string // of the settling call that was accepted; "": none
 	maybe    string // of one whose outcome is unknown
 	reason   bool   // it may be delivered again
+	cause    string // why, for the report
 	fromSeq  int    // not before this event
 	early    time.Duration
 	earlySeq *settleCall
@@ -197,15 +248,15 @@ func (h *history) end(j *jobHistory, a, next *attempt) ending {
 				e.verb, e.fromSeq = c.verb, c.seq
 				e.early, e.earlySeq = time.Duration(c.delay)*time.Millisecond, c
 			}
-		case c.code == codeNotSent, gone(c), c.code == 5 && (e.verb != "" && e.verb != c.verb || late(c.endAt)):
+		case c.code == codeNotSent, gone(c), c.code == 5 && (e.verb != "" && e.verb != c.verb || late(c.endAt) && !h.excused(a, c)):
 			// Nothing happened.
-		case c.code == 5 && !c.dying:
+		case c.code == 5 && !c.dying && !h.excused(a, c):
 			h.violate(refused, "job %s, lease %d: %s was answered 5 after %s, and nothing had taken the lease", j.id, a.lease, c.verb, micros(c.endAt-a.at))
 		case c.code == 5 || c.code == codeLost:
 			if e.maybe == "" && e.verb == "" {
 				e.maybe = c.verb
 				if !e.reason {
-					e.reason, e.fromSeq = true, c.seq
+					e.reason, e.fromSeq, e.cause = true, c.seq, "unknown outcome"
 				}
 			}
 		default:
@@ -214,22 +265,44 @@ func (h *history) end(j *jobHistory, a, next *attempt) ending {
 	}
 	switch {
 	case e.verb == "release":
-		e.reason = true
+		e.reason, e.cause = true, e.verb
 	case e.verb != "":
 		e.reason = false // it is settled for ever
 	case e.maybe != "":
 	case a.left != 0:
-		e.reason, e.fromSeq = true, a.left
+		e.reason, e.fromSeq, e.cause = true, a.left, "left unsettled"
 	case a.lost != 0:
-		e.reason, e.fromSeq = true, a.seq // the node was gone before the load knew
+		e.reason, e.fromSeq, e.cause = true, a.seq, "node killed" // it was gone before the load knew
 	}
-	if next != nil && e.verb == "" && late(next.at) {
-		e.late, e.reason, e.fromSeq = true, true, 0
+	if next != nil && e.verb == "" {
+		if e.late = late(next.at); e.late {
+			e.reason, e.fromSeq, e.cause = true, 0, "time-out"
+		}
+		if (!e.reason || next.seq < e.fromSeq) && h.sessionLost(a, next.at) {
+			e.reason, e.fromSeq, e.cause = true, 0, "session ended"
+		}
 	}
 	if next == nil && e.verb == "" && len(a.calls) > 0 {
 		e.late = late(a.calls[len(a.calls)-1].endAt)
 	}
 	return e
+}
+
+// sessionLost reports whether the session that a delivery was reserved for may have ended
+// until then because its node was not heard for long enough.
+func (h *history) sessionLost(a *attempt, until int64) bool {
+	if a.node >= len(h.silent) {
+		return false
+	}
+	return slices.ContainsFunc(h.silent[a.node], func(s span) bool {
+		return micros(s.to-s.from) >= sessionSilence && micros(until-s.from) >= sessionSilence && micros(a.at-s.to) <= startedLate
+	})
+}
+
+// excused reports whether a settling call may be answered 5: it took as long as calls may
+// take, or the session may have ended.
+func (h *history) excused(a *attempt, c *settleCall) bool {
+	return h.pushTimeout > 0 && micros(c.endAt-c.at) >= h.pushTimeout || h.sessionLost(a, c.endAt)
 }
 
 func micros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
@@ -270,7 +343,7 @@ func (h *history) checkJob(j *jobHistory, r *report) {
 			case limit > 0 && least >= limit:
 				h.violate(repeated, "job %s: lease %d was delivered after %d attempts were spent", j.id, a.lease, least)
 			default:
-				r.repeatsJustified++
+				r.repeats[end.cause]++
 			}
 			if end.verb == "release" && micros(a.at-end.earlySeq.at) < end.early-grain {
 				h.violate(early, "job %s was released with a delay of %s and came after %s", j.id, end.early, micros(a.at-end.earlySeq.at))
@@ -346,32 +419,77 @@ func (h *history) checkLast(j *jobHistory, attempts []*attempt, end ending, most
 	}
 }
 
-// String is the table of the report, and the first violations of each kind.
-func (r *report) String() string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+// rows are the report's table: names and values. An indented name is part of the one above.
+func (r *report) rows() (rows [][2]string) {
 	row := func(name string, values ...any) {
-		fmt.Fprintf(w, "  %s\t%s\n", name, strings.TrimSpace(fmt.Sprintln(values...)))
+		rows = append(rows, [2]string{name, strings.TrimSpace(fmt.Sprintln(values...))})
 	}
-	row("rounds", r.rounds)
-	row("  cut with pushes in flight", r.inFlight)
-	if n := len(r.calls); n > 0 {
-		calls := slices.Sorted(slices.Values(r.calls))
-		row("  calls outstanding at the cut", fmt.Sprintf("least %d, median %d, most %d", calls[0], calls[n/2], calls[n-1]))
+	parts := func(of map[string]int) {
+		for _, name := range slices.Sorted(maps.Keys(of)) {
+			row("  "+name, of[name])
+		}
 	}
-	row("more cuts, while it started", r.atStart)
-	row("snapshots seen", r.snapshots)
+	if len(r.faults) == 0 {
+		row("rounds", r.rounds)
+		row("  cut with pushes in flight", r.inFlight)
+		if n := len(r.calls); n > 0 {
+			calls := slices.Sorted(slices.Values(r.calls))
+			row("  calls outstanding at the cut", fmt.Sprintf("least %d, median %d, most %d", calls[0], calls[n/2], calls[n-1]))
+		}
+		row("more cuts, while it started", r.atStart)
+		row("snapshots seen", r.snapshots)
+	} else {
+		n := 0
+		for _, k := range r.faults {
+			n += k
+		}
+		row("faults", n)
+		parts(r.faults)
+		row("pushes under way at the kills", r.atKills)
+		row("elections", r.elections)
+		row("longest time without an accepted push", r.gap.Round(time.Millisecond))
+		row("  while two nodes could talk", r.quorate.Round(time.Millisecond))
+	}
 	row("pushes attempted", r.pushes)
 	row("  accepted", r.accepted)
 	row("  refused", r.refused)
 	row("  not sent", r.notSent)
+	row("  withdrawn", r.withdrawn)
 	row("  outcome unknown", fmt.Sprintf("%d, of these answered 5: %d, found: %d", r.unknown, r.answered5, r.unknownFound))
 	row("deliveries", r.deliveries)
-	row("  repeats, justified", r.repeatsJustified)
+	row("repeats, justified", r.justified())
+	parts(r.repeats)
 	row("jobs acked", fmt.Sprintf("%d, and %d by a call of unknown outcome", r.acked, r.ackedMaybe))
 	row("jobs failed", r.failed)
 	for _, k := range kinds {
 		row(string(k), r.count(k))
+	}
+	if r.hash != "" {
+		row("state of all nodes", r.hash)
+	}
+	return rows
+}
+
+// markdown is the table, for docs/reliability.md.
+func (r *report) markdown() string {
+	var b strings.Builder
+	b.WriteString("| what | count |\n|---|---|\n")
+	for _, row := range r.rows() {
+		name, part := strings.CutPrefix(row[0], "  ")
+		if part {
+			name = "… " + name
+		}
+		fmt.Fprintf(&b, "| %s | %s |\n", name, row[1])
+	}
+	return b.String()
+}
+
+// String is the table of the report, and the first violations of each kind.
+func (r *report) String() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range r.rows() {
+		fmt.Fprintf(w, "  %s\t%s\n", row[0], row[1])
 	}
 	_ = w.Flush() // to memory
 	const show = 5

@@ -8,6 +8,8 @@ const (
 	bugEnv                = "POGOD_SEEDED_BUG"
 	bugAnswerBeforeCommit = "answer-before-commit"
 	bugNoLogFsync         = "no-log-fsync"
+	bugDroppedDedupe      = "dropped-dedupe"
+	bugNoFencing          = "no-fencing"
 )
 
 // controlRounds is how many rounds a bug may take to be seen.

@@ -119,6 +119,9 @@ func startLoad(t *testing.T, spec loadSpec) *loader {
 			_ = l.cmd.Process.Kill() // it was not asked to finish: the test has failed
 			_ = l.cmd.Wait()
 		}
+		if t.Failed() {
+			keep(t, l.record, "record")
+		}
 		if b, err := os.ReadFile(l.stderr); err == nil && len(b) > 0 {
 			t.Logf("the load says:\n%.4000s", b)
 		}
@@ -194,7 +197,7 @@ func (tr *trial) run(t *testing.T, n *node) (*report, error) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(tr.seed, 0))
 	l := startLoad(t, loadSpec{
-		Socket: n.socket(), Seed: tr.seed, Producers: producers, Consumers: consumers, Late: lates, PHP: tr.php, Plain: tr.plain, Outstanding: outstanding,
+		Sockets: []string{n.socket()}, Seed: tr.seed, Producers: producers, Consumers: consumers, Late: lates, PHP: tr.php, Plain: tr.plain, Outstanding: outstanding,
 	})
 	var seen counts
 	for round := 1; round <= tr.rounds; round++ {
@@ -266,7 +269,7 @@ func (tr *trial) end(n *node, l *loader, r *rand.Rand, round int) error {
 		}
 	}
 	n.kill()
-	line, err := l.ask(fmt.Sprint("killed ", round), nil)
+	line, err := l.ask(fmt.Sprint("killed 0 ", round), nil)
 	if err != nil || !strings.HasPrefix(line, "cut ") {
 		return errors.Join(err, errors.New(line))
 	}
@@ -276,8 +279,29 @@ func (tr *trial) end(n *node, l *loader, r *rand.Rand, round int) error {
 	return nil
 }
 
-// judge ends the load and checks its record.
+// judge ends the load and checks its record, and what status said.
 func (tr *trial) judge(n *node, l *loader, failed []failedJob, queues map[string]queueStatus) *report {
+	l.t.Helper()
+	h := newHistory(queueRules)
+	h.dying = tr.cut != nil
+	r := l.judge(h, tr.extra, failed)
+	r.snapshots = n.snapshots
+	r.disagree(n)
+	if queues != nil {
+		r.compare(queues)
+	}
+	return r
+}
+
+// disagree adds what a node's status said that cannot be.
+func (r *report) disagree(n *node) {
+	for _, text := range n.wrong {
+		r.violations = append(r.violations, violation{statusKind, text})
+	}
+}
+
+// judge ends the load and checks its record. extra adds what others saw; nil: nothing.
+func (l *loader) judge(h *history, extra func(*history) error, failed []failedJob) *report {
 	l.t.Helper()
 	if err := l.finish(); err != nil {
 		l.t.Fatal(err)
@@ -287,25 +311,15 @@ func (tr *trial) judge(n *node, l *loader, failed []failedJob, queues map[string
 		l.t.Fatal(err)
 	}
 	defer f.Close()
-	h := newHistory(queueRules)
-	h.dying = tr.cut != nil
 	if err := h.read(f); err != nil {
 		l.t.Fatalf("the record: %v", err)
 	}
-	if tr.extra != nil {
-		if err := tr.extra(h); err != nil {
+	if extra != nil {
+		if err := extra(h); err != nil {
 			l.t.Fatal(err)
 		}
 	}
-	r := h.check(failed)
-	r.snapshots = n.snapshots
-	for _, text := range n.wrong {
-		r.violations = append(r.violations, violation{statusKind, text})
-	}
-	if queues != nil {
-		r.compare(queues)
-	}
-	return r
+	return h.check(failed)
 }
 
 // counts are counters that never fall, as status showed them last.
@@ -355,7 +369,7 @@ func (r *report) require(t *testing.T) {
 	if r.inFlight == 0 {
 		t.Error("no round was cut with pushes in flight: this has shown nothing")
 	}
-	if r.accepted == 0 || r.repeatsJustified == 0 || r.failed == 0 {
+	if r.accepted == 0 || r.justified() == 0 || r.failed == 0 {
 		t.Error("the load was too thin: some of its kinds of job never came")
 	}
 }

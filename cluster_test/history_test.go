@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"fmt"
 	"io"
+	"time"
 )
 
 // kind of a violation.
@@ -14,6 +15,7 @@ const (
 	inventedJob  kind = "invented"             // never pushed, or refused, and yet delivered or failed
 	pushedTwice  kind = "pushed twice"         // one push, two jobs; or another id than was answered
 	repeated     kind = "repeated"             // delivered again without a reason
+	heldTwice    kind = "held twice"           // one delivery, started by two threads
 	stale        kind = "settled when stale"   // a lease that was gone settled its job
 	early        kind = "early"                // handed out before its time
 	refused      kind = "refused"              // a settling call answered 5 while its lease was held
@@ -22,10 +24,11 @@ const (
 	dropped      kind = "link dropped"         // a living node closed a connection
 	protocol     kind = "wrong answer"         // a code that the call cannot have
 	statusKind   kind = "status disagrees"     // with itself, or with what was answered
+	hashKind     kind = "states differ"        // of two nodes at the same entry
 )
 
 // kinds in the order of the report.
-var kinds = []kind{lostJob, inventedJob, pushedTwice, repeated, stale, early, refused, failedWrong, attemptsKind, dropped, protocol, statusKind}
+var kinds = []kind{lostJob, inventedJob, pushedTwice, repeated, heldTwice, stale, early, refused, failedWrong, attemptsKind, dropped, protocol, statusKind, hashKind}
 
 // violation is one thing that should not have happened.
 type violation struct {
@@ -49,6 +52,11 @@ type history struct {
 	dying bool // a node may fail, and close connections, before it is killed
 	dark  bool // from a dark to a cut
 
+	nodes       int           // of a cluster, 0: a single one
+	pushTimeout time.Duration // of a cluster's nodes: a call that takes as long is answered 5
+	faults      []event
+	silent      [][]span // by node
+
 	seq        int   // of the event, its place in the record
 	at         int64 // the event's
 	pushes     map[int64]*pushSeen
@@ -59,8 +67,9 @@ type history struct {
 }
 
 type pushSeen struct {
-	event
+	event    // of the node, too
 	answered bool
+	endAt    int64
 	code     int
 	job      string // of the answer
 	found    []*jobHistory
@@ -79,7 +88,7 @@ type jobHistory struct {
 // attempt is one delivery and what became of it. The seq fields are 0 for what did
 // not happen.
 type attempt struct {
-	event
+	event // of the node, too
 	seq   int
 	left  int // seq
 	lost  int // seq: the connection was lost while it was held
@@ -98,6 +107,7 @@ type settleCall struct {
 type connSeen struct {
 	held  *attempt
 	open  *settleCall // under way
+	node  int         // of the dial
 	round int         // of the dial
 	lost  bool
 }
@@ -136,17 +146,19 @@ func (h *history) add(e event) {
 	}
 	switch e.what {
 	case evDial:
-		if c.lost && c.round == e.round && !h.dying {
+		if c.lost && c.node == e.node && c.round == e.round && !h.dying {
 			h.violate(dropped, "connection %d, while the node lived", e.conn)
 		}
-		c.lost, c.round = false, e.round
+		c.lost, c.node, c.round = false, e.node, e.round
 	case evPush:
+		e.node = c.node
 		h.pushes[e.n] = &pushSeen{event: e}
 	case evPushed:
 		if p := h.pushes[e.n]; p != nil {
-			p.answered, p.code, p.job = true, e.code, e.job
+			p.answered, p.endAt, p.code, p.job = true, e.at, e.code, e.job
 		}
 	case evGot:
+		e.node = c.node
 		h.got(c, e)
 	case evLeft:
 		if a := h.attempt(e.job, e.lease); a != nil {
@@ -177,6 +189,8 @@ func (h *history) add(e event) {
 	case evCut:
 		h.dark = false
 		h.cuts = append(h.cuts, e)
+	case evFault, evHeal:
+		h.faults = append(h.faults, e)
 	}
 }
 
@@ -197,7 +211,7 @@ func (h *history) got(c *connSeen, e event) {
 	if old := j.deliveries[e.lease]; old != nil && old.dark && !h.dark {
 		j.dark = append(j.dark, old)
 	} else if old != nil {
-		h.violate(repeated, "job %s: lease %d was delivered twice", e.job, e.lease)
+		h.violate(heldTwice, "job %s: lease %d was delivered to connection %d of node %d and to connection %d of node %d", e.job, e.lease, old.conn, old.node, e.conn, e.node)
 	}
 	if j.n != e.n || j.queue != e.queue {
 		h.violate(inventedJob, "job %s was push %d of queue %s, and then push %d of queue %s", e.job, j.n, j.queue, e.n, e.queue)

@@ -13,20 +13,23 @@ import (
 	"sync"
 	"time"
 
+	"pogod/internal/command"
 	"pogod/internal/link"
 )
 
 // loadSpec is what the load's process is told, as JSON in the variable loadEnv.
 type loadSpec struct {
-	Socket      string
-	Record      string // path of the record, which must not exist yet
+	Sockets     []string // of the nodes, over which producers and consumers are spread
+	Record      string   // path of the record, which must not exist yet
 	Seed        uint64
 	Producers   int
 	Consumers   int  // of the worker ext
 	Late        int  // consumers of the worker ext-late
 	PHP         int  // share of the pushes, in a hundred, that PHP handles
+	Long        int  // share of the others whose handlers take seconds
 	Plain       bool // neither planTight nor planLate
 	Outstanding int  // calls that must be outstanding before "loaded" is answered
+	Rate        int  // pushes a second, all producers together; 0: as fast as it goes
 }
 
 const loadEnv = "POGOD_CLUSTER_TEST_LOAD"
@@ -38,16 +41,19 @@ const (
 	maxBacklogHeavy = 500
 )
 
-// load is the process that pushes and consumes. It outlives the node, connects again
+// load is the process that pushes and consumes. It outlives the nodes, connects again
 // by itself, and answers the commands on its standard input, one line each:
 //
-//	loaded    enough calls are outstanding, and a push was accepted since the last cut
-//	light     few payloads are large
-//	heavy     many are
-//	dark      the power is about to be cut: what comes from now on is marked
-//	killed r  the node is dead: "cut calls pushes", when all that was outstanding ended
-//	stop      no more pushes: "stopped", when the last was answered
-//	finish    the consumers end, the record is closed: "finished"
+//	loaded        enough calls are outstanding, and a push was accepted since the last cut
+//	light         few payloads are large
+//	heavy         many are
+//	dark          the power is about to be cut: what comes from now on is marked
+//	burst         for burstFor there is no rate: much is under way
+//	killed n r    node n is dead: "cut calls pushes", when all that was outstanding there ended
+//	fault i k w   fault i, of kind k, is about to strike w: "fault"
+//	heal i        it is over: "heal"
+//	stop          no more pushes: "stopped", when the last was answered
+//	finish        the consumers end, the record is closed: "finished"
 type load struct {
 	spec loadSpec
 	rec  *recorder
@@ -60,14 +66,21 @@ type load struct {
 	number   int64      // of the last push
 	large    int        // one push in so many has a large payload
 	jobs     map[int64]jobSeen
-	backlog  int  // accepted and never delivered
-	late     int  // pushes of planLate under way, as far as it is known
-	calls    int  // outstanding
-	accepted int  // pushes since the last cut
-	lost     int  // calls that ended with the link since the last cut
-	lostPush int  // of these, pushes
-	cuts     int  // so far
-	dark     bool // from dark to killed
+	backlog  int // accepted and never delivered
+	late     int // pushes of planLate under way, as far as it is known
+	accepted int // pushes since the last cut
+	nodes    []target
+	next     time.Time // when the next push is due, with a rate
+	burst    time.Time // end of the last burst
+	dark     bool      // from dark to killed
+}
+
+// target is a node, seen from the load.
+type target struct {
+	calls    int // outstanding
+	lost     int // calls that ended with the link since the last cut
+	lostPush int // of these, pushes
+	cuts     int // so far
 }
 
 // jobSeen says what the load saw of a push.
@@ -89,6 +102,7 @@ func runLoad(spec string) error {
 	if l.rec, err = newRecorder(l.spec.Record); err != nil {
 		return err
 	}
+	l.nodes = make([]target, len(l.spec.Sockets))
 	ctx, finish := context.WithCancel(context.Background())
 	defer finish()
 	pushing, stop := context.WithCancel(ctx)
@@ -104,7 +118,7 @@ func runLoad(spec string) error {
 		conn++
 	}
 	for i := range l.spec.Consumers + l.spec.Late {
-		k := &consumer{l: l, conn: conn, worker: workerExt, slot: i, rand: rand.New(rand.NewPCG(l.spec.Seed, uint64(conn)))}
+		k := &consumer{l: l, conn: conn, node: conn, worker: workerExt, slot: i, rand: rand.New(rand.NewPCG(l.spec.Seed, uint64(conn)))}
 		if i >= l.spec.Consumers {
 			k.worker = workerLate
 		}
@@ -117,7 +131,13 @@ func runLoad(spec string) error {
 		command, argument, _ := strings.Cut(in.Text(), " ")
 		switch command {
 		case "loaded":
-			l.await(func() bool { return l.accepted > 0 && l.calls >= l.spec.Outstanding })
+			l.await(func() bool {
+				calls := 0
+				for _, n := range l.nodes {
+					calls += n.calls
+				}
+				return l.accepted > 0 && calls >= l.spec.Outstanding
+			})
 			fmt.Println("loaded")
 		case "light", "heavy":
 			l.mu.Lock()
@@ -133,8 +153,20 @@ func runLoad(spec string) error {
 			l.rec.wait(l.rec.answer(event{what: evDark}))
 			fmt.Println("dark")
 		case "killed":
-			calls, pushes := l.cut(argument)
-			fmt.Println("cut", calls, pushes)
+			e := event{what: evCut}
+			_, _ = fmt.Sscan(argument, &e.node, &e.round)
+			l.cut(&e)
+			fmt.Println("cut", e.calls, e.pushes)
+		case "burst":
+			l.mu.Lock()
+			l.burst = time.Now().Add(burstFor)
+			l.mu.Unlock()
+			fmt.Println(command)
+		case evFault, evHeal:
+			e := event{what: command}
+			_, _ = fmt.Sscan(argument, &e.round, &e.fault, &e.where)
+			l.rec.wait(l.rec.answer(e))
+			fmt.Println(command)
 		case "stop":
 			stop()
 			producers.Wait()
@@ -172,35 +204,42 @@ func (l *load) await(f func() bool) {
 	}
 }
 
-// cut waits for the end of every call that was outstanding when the node died, and
+// cut waits for the end of every call that was outstanding when a node died, and
 // notes how many there were.
-func (l *load) cut(round string) (calls, pushes int) {
-	l.await(func() bool { return l.calls == 0 })
+func (l *load) cut(e *event) {
+	n := &l.nodes[e.node]
+	l.await(func() bool { return n.calls == 0 })
 	l.mu.Lock()
-	calls, pushes = l.lost, l.lostPush
-	l.lost, l.lostPush, l.accepted = 0, 0, 0
-	l.cuts++
+	e.calls, e.pushes = n.lost, n.lostPush
+	n.lost, n.lostPush, l.accepted = 0, 0, 0
+	n.cuts++
 	l.dark = false
 	l.mu.Unlock()
-	e := event{what: evCut, calls: calls, pushes: pushes}
-	_, _ = fmt.Sscan(round, &e.round)
-	l.rec.wait(l.rec.answer(e))
-	return calls, pushes
+	l.rec.wait(l.rec.answer(*e))
 }
 
-// redialPause is between two attempts to reach the node.
+// redialPause is between two attempts to reach a node.
 const redialPause = 5 * time.Millisecond
 
-// dial connects, again and again until ctx ends: then it returns nil.
-func (l *load) dial(ctx context.Context, conn int, role link.Role, name string) *link.Client {
-	for {
+// client is a connection of the load to a node.
+type client struct {
+	*link.Client
+	conn int // its number
+	node int
+}
+
+// dial connects to a node, again and again until ctx ends: then it returns nil. With a
+// step, each attempt is at the node so many behind the last.
+func (l *load) dial(ctx context.Context, conn, node, step int, role link.Role, name string) *client {
+	for ; ; node += step {
+		node %= len(l.nodes)
 		l.mu.Lock()
-		cuts := l.cuts
+		cuts := l.nodes[node].cuts
 		l.mu.Unlock()
-		c, err := link.Dial(ctx, l.spec.Socket, role, name)
+		c, err := link.Dial(ctx, l.spec.Sockets[node], role, name)
 		if err == nil {
-			l.rec.add(event{what: evDial, conn: conn, round: cuts})
-			return c
+			l.rec.add(event{what: evDial, conn: conn, node: node, round: cuts})
+			return &client{c, conn, node}
 		}
 		if !pause(ctx, redialPause) {
 			return nil
@@ -222,21 +261,22 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // call makes one call and counts it. Its code is codeLost or codeNotSent when the link
 // failed; the loss is recorded then, behind the answer.
-func (l *load) call(c *link.Client, name string, f link.Builder) (code int, body []byte, ok bool) {
+func (l *load) call(c *client, name string, f link.Builder) (code int, body []byte, ok bool) {
+	n := &l.nodes[c.node]
 	l.mu.Lock()
-	l.calls++
+	n.calls++
 	l.cond.Broadcast()
 	l.mu.Unlock()
 	answer, body, err := c.Call(f)
 	code, ok = int(answer), err == nil
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.calls--
+	n.calls--
 	switch {
 	case errors.Is(err, link.ErrLost):
 		code = codeLost
-		if l.lost++; name == evPush {
-			l.lostPush++
+		if n.lost++; name == evPush {
+			n.lostPush++
 		}
 	case err != nil:
 		code = codeNotSent
@@ -246,55 +286,88 @@ func (l *load) call(c *link.Client, name string, f link.Builder) (code int, body
 }
 
 // noteLoss records that a connection is gone, and closes it.
-func (l *load) noteLoss(c *link.Client, conn int, call string) {
-	l.rec.add(event{what: evLost, conn: conn, call: call})
+func (l *load) noteLoss(c *client, call string) {
+	l.rec.add(event{what: evLost, conn: c.conn, call: call})
 	c.Close()
 }
 
-// produce pushes until stop.
+// produce pushes until stop. A node that is gone, or that takes nothing, is left for the
+// next one, for a while: else all would come together on the node that is spared longest.
 func (l *load) produce(conn int) {
 	r := rand.New(rand.NewPCG(l.spec.Seed, uint64(conn)))
 	var answers ahead
-	for {
-		c := l.dial(l.pushing, conn, link.RoleTool, "load")
+	home := conn % len(l.nodes)
+	for node := home; ; {
+		c := l.dial(l.pushing, conn, node, 1, link.RoleTool, "load")
 		if c == nil {
 			return
 		}
-		for l.push(c, conn, r, &answers) {
+		node = c.node + 1
+		for n := 0; l.push(c, r, &answers); n++ {
+			if c.node != home && n == awayFor {
+				node = home
+				break
+			}
 		}
 		c.Close()
 	}
 }
 
+// awayFor is how many pushes a producer makes on another node than its own.
+const awayFor = 20
+
+// burstFor is how long a burst takes.
+const burstFor = 200 * time.Millisecond
+
+// due waits until the next push is due; false means that it is time to stop. What was
+// missed is not made up for.
+func (l *load) due() bool {
+	if l.spec.Rate == 0 {
+		return true
+	}
+	l.mu.Lock()
+	at, now := l.next, time.Now()
+	if at.Before(now) {
+		at = now
+	}
+	burst := now.Before(l.burst)
+	if !burst {
+		l.next = at.Add(time.Second / time.Duration(l.spec.Rate))
+	}
+	l.mu.Unlock()
+	return burst || pause(l.pushing, time.Until(at))
+}
+
 // push makes one push; false means that the connection is of no further use, or that
 // it is time to stop.
-func (l *load) push(c *link.Client, conn int, r *rand.Rand, answers *ahead) bool {
+func (l *load) push(c *client, r *rand.Rand, answers *ahead) bool {
 	l.await(func() bool {
 		return l.backlog < maxBacklog && (l.large == largeLight || l.backlog < maxBacklogHeavy) || l.pushing.Err() != nil
 	})
-	if l.pushing.Err() != nil {
+	if l.pushing.Err() != nil || !l.due() {
 		return false
 	}
 	l.mu.Lock()
 	l.number++
 	n, large := l.number, l.large
 	l.mu.Unlock()
-	p := newPush(r, n, l.spec.PHP, large)
+	p := newPush(r, n, l.spec.PHP, l.spec.Long, large)
 	if l.spec.Plain && (p.plan == planTight || p.plan == planLate) || p.plan == planLate && !l.mayBeLate() {
 		p = newPushOf(r, n, planAck, large)
 	}
-	l.rec.add(event{what: evPush, conn: conn, n: n, queue: p.queue, plan: p.plan, delay: p.delay.Milliseconds()})
+	l.rec.add(event{what: evPush, conn: c.conn, n: n, queue: p.queue, plan: p.plan, delay: p.delay.Milliseconds()})
 	code, body, ok := l.call(c, evPush, link.Request(nil, link.Push).String(p.queue).String(p.payload).Int(int64(p.delay/time.Second)))
 	job := "-"
-	if code == 1 {
-		var answer struct{ ID string }
-		if json.Unmarshal(body, &answer) == nil {
-			job = word(answer.ID)
-		}
+	var answer struct{ ID, Message string }
+	if ok && json.Unmarshal(body, &answer) == nil && code == 1 {
+		job = word(answer.ID)
 	}
-	answers.add(l.rec, l.rec.answer(event{what: evPushed, conn: conn, n: n, code: code, job: job}))
+	if code == 5 && strings.Contains(answer.Message, command.ErrNotAccepted.Error()) {
+		code = codeWithdrawn
+	}
+	answers.add(l.rec, l.rec.answer(event{what: evPushed, conn: c.conn, n: n, code: code, job: job}))
 	if !ok {
-		l.noteLoss(c, conn, evPush)
+		l.noteLoss(c, evPush)
 		return false
 	}
 	if code == 1 {
@@ -307,7 +380,7 @@ func (l *load) push(c *link.Client, conn int, r *rand.Rand, answers *ahead) bool
 		l.cond.Broadcast()
 		l.mu.Unlock()
 	}
-	return true
+	return code != codeWithdrawn
 }
 
 // word makes an id fit for a line of the record.
@@ -336,6 +409,7 @@ type delivery struct {
 type consumer struct {
 	l       *load
 	conn    int
+	node    int
 	worker  string
 	slot    int
 	rand    *rand.Rand
@@ -346,7 +420,7 @@ type consumer struct {
 func (k *consumer) run() {
 	var held *delivery // when the last connection was lost
 	for {
-		c := k.l.dial(k.l.ctx, k.conn, link.RoleWorker, k.worker)
+		c := k.l.dial(k.l.ctx, k.conn, k.node, 0, link.RoleWorker, k.worker)
 		if c == nil {
 			return
 		}
@@ -360,7 +434,7 @@ func (k *consumer) run() {
 
 // take handles one delivery after the other until the connection is lost, and returns
 // what was held then.
-func (k *consumer) take(c *link.Client) *delivery {
+func (k *consumer) take(c *client) *delivery {
 	l := k.l
 	stop := context.AfterFunc(l.ctx, c.Close) // the node never ends a Next by itself
 	defer stop()
@@ -368,7 +442,7 @@ func (k *consumer) take(c *link.Client) *delivery {
 		asked := l.rec.now()
 		code, body, ok := l.call(c, "next", link.Request(nil, link.Next).String(k.worker).Int(int64(k.slot)))
 		if !ok || code != 1 {
-			l.noteLoss(c, k.conn, "next")
+			l.noteLoss(c, "next")
 			return nil
 		}
 		d := &delivery{}
@@ -405,7 +479,7 @@ const leaseGrace = 5 * time.Second
 
 // handle does with a delivery what its job's plan says; false means that the
 // connection was lost meanwhile.
-func (k *consumer) handle(c *link.Client, d *delivery) bool {
+func (k *consumer) handle(c *client, d *delivery) bool {
 	l, first := k.l, d.Attempts == 1
 	switch {
 	case d.plan == planFail:
@@ -425,6 +499,8 @@ func (k *consumer) handle(c *link.Client, d *delivery) bool {
 		}
 	case d.plan == planSlow:
 		pause(l.ctx, time.Duration(k.rand.IntN(60))*time.Millisecond)
+	case d.plan == planLong:
+		pause(l.ctx, time.Duration(1000+k.rand.IntN(7000))*time.Millisecond)
 	case d.plan == planLate && first:
 		hold := queueRules[queueLate].timeout + time.Duration(k.rand.IntN(300))*time.Millisecond
 		if k.rand.IntN(2) == 0 {
@@ -441,7 +517,7 @@ func (k *consumer) handle(c *link.Client, d *delivery) bool {
 }
 
 // settle makes one settling call; false means that the connection was lost.
-func (k *consumer) settle(c *link.Client, d *delivery, verb string, delay time.Duration) bool {
+func (k *consumer) settle(c *client, d *delivery, verb string, delay time.Duration) bool {
 	l := k.l
 	var f link.Builder
 	switch verb {
@@ -458,7 +534,7 @@ func (k *consumer) settle(c *link.Client, d *delivery, verb string, delay time.D
 	e.what, e.code = evSettled, code
 	k.answers.add(l.rec, l.rec.answer(e))
 	if !ok {
-		l.noteLoss(c, k.conn, verb)
+		l.noteLoss(c, verb)
 	}
 	return ok
 }

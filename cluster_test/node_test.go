@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -64,16 +65,20 @@ func build(t *testing.T, tags string) string {
 
 // node is a data directory and the process that serves it, if one runs.
 type node struct {
-	t      *testing.T
-	bin    string
-	dir    string // data directory
-	home   string // configuration, socket, log; short, for the socket's sake
-	env    []string
-	php    string // the rest of the configuration, for a node with PHP
-	admin  string // address of the admin endpoint
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when the process has ended
-	err    error         // of its end; read after exited
+	t        *testing.T
+	bin      string
+	dir      string // data directory
+	home     string // configuration, socket, log; short, for the socket's sake
+	env      []string
+	php      string    // the rest of the configuration, for a node with PHP
+	settings string    // more of [node] in the configuration
+	admin    string    // address of the admin endpoint
+	space    *netspace // where it runs; nil: where the test does
+	addr     string    // of the cluster port, in space
+	http     *http.Client
+	cmd      *exec.Cmd
+	exited   chan struct{} // closed when the process has ended
+	err      error         // of its end; read after exited
 
 	wrong     []string // what status said that cannot be
 	snapshot  uint64   // index of the last one that status showed
@@ -87,7 +92,7 @@ func newNode(t *testing.T, bin, dir string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, bin: bin, dir: dir, home: home}
+	n := &node{t: t, bin: bin, dir: dir, home: home, http: http.DefaultClient}
 	if dir == "" {
 		n.dir = filepath.Join(home, "data")
 	}
@@ -95,6 +100,7 @@ func newNode(t *testing.T, bin, dir string) *node {
 		n.kill()
 		if t.Failed() {
 			n.showLog()
+			keep(t, n.logPath(), filepath.Base(home)+".log")
 		}
 		if err := os.RemoveAll(home); err != nil {
 			t.Error(err)
@@ -106,18 +112,53 @@ func newNode(t *testing.T, bin, dir string) *node {
 func (n *node) socket() string  { return filepath.Join(n.home, "s") }
 func (n *node) logPath() string { return filepath.Join(n.home, "log") }
 
-// configure writes the configuration, with a free port for the admin endpoint.
-func (n *node) configure() error {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+// enter makes the node one of a network.
+func (n *node) enter(l *lan, host int) {
+	n.space, n.addr, n.admin = l.hosts[host], l.addrs[host]+":8083", "127.0.0.1:8082"
+	n.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
+		err = n.space.do(func() error {
+			var d net.Dialer
+			c, err = d.DialContext(ctx, network, addr)
+			return err
+		})
+		return c, err
+	}}}
+}
+
+// keep copies a file of a test that has failed to where "go test -artifacts" keeps it.
+func keep(t *testing.T, path, name string) {
+	if f := flag.Lookup("test.artifacts"); f == nil || f.Value.String() != "true" {
+		return
 	}
-	n.admin = ln.Addr().String()
-	if err := ln.Close(); err != nil {
-		return err
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(t.ArtifactDir(), name), b, 0o600)
+	}
+	if err != nil {
+		t.Log(err)
+	}
+}
+
+func (n *node) config() string { return filepath.Join(n.home, "pogod.toml") }
+
+// configure writes the configuration, with a free port for the admin endpoint of a node
+// that has no network of its own.
+func (n *node) configure() error {
+	if n.space == nil {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		n.admin = ln.Addr().String()
+		if err := ln.Close(); err != nil {
+			return err
+		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "[node]\ndata_dir = %q\nsocket = %q\n\n[admin]\nlisten = %q\n", n.dir, n.socket(), n.admin)
+	fmt.Fprintf(&b, "[node]\ndata_dir = %q\nsocket = %q\n%s\n[admin]\nlisten = %q\n", n.dir, n.socket(), n.settings, n.admin)
+	if n.space != nil {
+		fmt.Fprintf(&b, "\n[cluster]\nlisten = %q\n", n.addr)
+	}
 	names := make([]string, 0, len(queueRules))
 	for name, r := range queueRules {
 		names = append(names, fmt.Sprintf("\n[queue.%s]\nmax_attempts = %d\nvisibility_timeout = %q\n%s\n", name, r.maxAttempts, r.timeout, r.settings))
@@ -127,7 +168,7 @@ func (n *node) configure() error {
 	fmt.Fprintf(&b, "\n[[worker]]\nname = %q\nqueues = [%q, %q, %q]\n", workerExt, queueNow, queueLater, queueTight)
 	fmt.Fprintf(&b, "\n[[worker]]\nname = %q\nqueues = [%q]\n", workerLate, queueLate)
 	b.WriteString(n.php)
-	return os.WriteFile(filepath.Join(n.home, "pogod.toml"), []byte(b.String()), 0o600)
+	return os.WriteFile(n.config(), []byte(b.String()), 0o600)
 }
 
 // start starts the process and does not wait for it.
@@ -142,12 +183,9 @@ func (n *node) start() {
 	}
 	defer log.Close()
 	fmt.Fprintln(log, "--- start")
-	n.cmd = exec.Command(n.bin, "serve", "--config", filepath.Join(n.home, "pogod.toml"))
-	n.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "POGOD_") }), n.env...)
+	n.cmd = n.command("serve")
 	n.cmd.Stdout, n.cmd.Stderr = log, log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	n.cmd.WaitDelay = time.Second
-	if err := n.cmd.Start(); err != nil {
+	if err := n.within(n.cmd.Start); err != nil {
 		n.t.Fatal(err)
 	}
 	exited := make(chan struct{})
@@ -156,6 +194,23 @@ func (n *node) start() {
 		n.err = cmd.Wait()
 		close(exited)
 	}(n.cmd)
+}
+
+// command is pogod with the node's configuration and environment.
+func (n *node) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(n.bin, append(args, "--config", n.config())...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "POGOD_") }), n.env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second
+	return cmd
+}
+
+// within calls f in the node's network.
+func (n *node) within(f func() error) error {
+	if n.space == nil {
+		return f()
+	}
+	return n.space.do(f)
 }
 
 // kill ends the process with SIGKILL and waits for its end.
@@ -247,7 +302,7 @@ func (n *node) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	req.Close = true // the process at the other end is killed again and again
-	res, err := http.DefaultClient.Do(req)
+	res, err := n.http.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -265,31 +320,72 @@ type queueStatus struct {
 	Pending, Delayed, Reserved int
 	Failed, Enqueued, Acked    int
 	FailedTotal                int `json:"failed_total"`
+	ReservedTotal              int `json:"reserved_total"`
 	DroppedFull                int `json:"dropped_full"`
 }
 
 // waiting is how many jobs are not at their end.
 func (q *queueStatus) waiting() int { return q.Pending + q.Delayed + q.Reserved }
 
-// status asks for the queues, and checks that the document agrees with itself.
-func (n *node) status() (map[string]queueStatus, error) {
-	body, err := n.get(context.Background(), "/status")
+// statusDoc is what these tests read of /status.
+type statusDoc struct {
+	Node struct {
+		ID  string
+		PID int
+	}
+	Read struct {
+		Node       string
+		Consistent bool
+		AgeMS      *int64 `json:"age_ms"`
+	}
+	Raft struct {
+		State     string
+		Term      uint64
+		Applied   uint64 `json:"applied_index"`
+		Committed uint64 `json:"committed_index"`
+		Members   []member
+	}
+	Storage struct {
+		Snapshot  uint64 `json:"snapshot_index"`
+		Hash      string `json:"state_hash"`
+		HashIndex uint64 `json:"state_hash_index"`
+	}
+	Queues []queueStatus
+}
+
+// member of a cluster, as a node sees it.
+type member struct {
+	ID, Address             string
+	Voter, Leader, Self, Up bool
+}
+
+// queue returns what is said of one.
+func (d *statusDoc) queue(name string) queueStatus {
+	i := slices.IndexFunc(d.Queues, func(q queueStatus) bool { return q.Queue == name })
+	if i < 0 {
+		return queueStatus{}
+	}
+	return d.Queues[i]
+}
+
+// document asks for /status, with options such as "?hash=1".
+func (n *node) document(ctx context.Context, options string) (*statusDoc, error) {
+	body, err := n.get(ctx, "/status"+options)
 	if err != nil {
 		return nil, err
 	}
-	var doc struct {
-		Node struct{ PID int }
-		Raft struct {
-			Applied   uint64 `json:"applied_index"`
-			Committed uint64 `json:"committed_index"`
-		}
-		Storage struct {
-			Snapshot uint64 `json:"snapshot_index"`
-		}
-		Queues []queueStatus
-	}
-	if err := json.Unmarshal(body, &doc); err != nil {
+	doc := &statusDoc{}
+	if err := json.Unmarshal(body, doc); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, body)
+	}
+	return doc, nil
+}
+
+// status asks for the queues, and checks that the document agrees with itself.
+func (n *node) status() (map[string]queueStatus, error) {
+	doc, err := n.document(context.Background(), "")
+	if err != nil {
+		return nil, err
 	}
 	if doc.Node.PID != n.cmd.Process.Pid {
 		n.disagree("it is of process %d, not of %d", doc.Node.PID, n.cmd.Process.Pid)

@@ -60,6 +60,7 @@ const (
 	planTight   plan = "tight"   // pushed where there is rarely room
 	planLarge   plan = "large"   // pushed where it is too large
 	planNowhere plan = "nowhere" // pushed to a queue that is not declared
+	planLong    plan = "long"    // acked after some seconds
 	planPHP     plan = "php"     // acked by a PHP worker
 )
 
@@ -101,11 +102,14 @@ const (
 	largeHeavy = 8
 )
 
-// newPush draws the n-th push. php is the share in a hundred that PHP handles; one in
-// large has a large payload.
-func newPush(r *rand.Rand, n int64, php, large int) pushed {
+// newPush draws the n-th push. php and long are the shares in a hundred that PHP handles,
+// and whose handlers take seconds; one in large has a large payload.
+func newPush(r *rand.Rand, n int64, php, long, large int) pushed {
 	if r.IntN(100) < php {
 		return newPushOf(r, n, planPHP, large)
+	}
+	if long > 0 && r.IntN(100) < long {
+		return newPushOf(r, n, planLong, large)
 	}
 	left := r.IntN(100)
 	for _, s := range shares {

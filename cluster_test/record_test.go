@@ -14,8 +14,9 @@ import (
 
 // Answers that are no code of the node.
 const (
-	codeNotSent = 2  // certainly nothing happened
-	codeLost    = -1 // the link was lost after sending: anything may have happened
+	codeNotSent   = 2  // certainly nothing happened
+	codeLost      = -1 // the link was lost after sending: anything may have happened
+	codeWithdrawn = -2 // 5, and the node says that nothing was accepted
 )
 
 // event is one line of the record. The words are those of the line; which fields it
@@ -35,9 +36,12 @@ type event struct {
 	asked    int64  // when the delivery was asked for, as at
 	verb     string // ack, release or fail
 	call     string // push, next, ack, ...; idle: none was outstanding
-	round    int    // 0: a cut while the node started; of a dial: how many cuts there were when it began
+	node     int    // of a dial and a cut
+	round    int    // 0: a cut while the node started; of a dial: how many cuts of the node there were when it began; of a fault: its number
 	calls    int    // outstanding at the cut
 	pushes   int    // of these
+	fault    string // see faultKill and the others
+	where    string // the node that it strikes, or the ways that it cuts
 }
 
 // What is recorded, in the order in which it happened to the load.
@@ -52,13 +56,15 @@ const (
 	evLost    = "lost"    // a connection was lost
 	evDark    = "dark"    // the power is about to be cut: what comes until the cut came out of nothing
 	evCut     = "cut"     // the node was killed, all that was outstanding has ended
+	evFault   = "fault"   // a fault is about to begin
+	evHeal    = "heal"    // it is over
 )
 
 // fields returns pointers to the fields of the event's line, in order.
 func (e *event) fields() []any {
 	switch e.what {
 	case evDial:
-		return []any{&e.at, &e.conn, &e.round}
+		return []any{&e.at, &e.conn, &e.node, &e.round}
 	case evPush:
 		return []any{&e.at, &e.conn, &e.n, &e.queue, (*string)(&e.plan), &e.delay}
 	case evPushed:
@@ -76,7 +82,11 @@ func (e *event) fields() []any {
 	case evDark:
 		return []any{&e.at}
 	case evCut:
-		return []any{&e.at, &e.round, &e.calls, &e.pushes}
+		return []any{&e.at, &e.node, &e.round, &e.calls, &e.pushes}
+	case evFault:
+		return []any{&e.at, &e.round, &e.fault, &e.where}
+	case evHeal:
+		return []any{&e.at, &e.round}
 	}
 	return nil
 }
