@@ -27,7 +27,7 @@ type session struct {
 	proposals []*proposal
 
 	heard  time.Time // when a batch of it came last; zero: to be counted from the next look
-	flying int       // its batches that raft has not answered
+	batch  uint64    // the number of the entry that carries it, see Leader.given
 	ending bool      // an EndSession is under way
 
 	free, take int // of deal

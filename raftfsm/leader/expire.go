@@ -13,26 +13,19 @@ const (
 	stallFrom = 4
 )
 
-// hear returns the session that a batch has come of, which is not silent until the batch
-// is answered, and counts from there: so long the log is slow, not the node. mu is held.
-func (l *Leader) hear(batch []byte) *session {
+// hear notes that a batch has come, which the next entry carries. mu is held.
+func (l *Leader) hear(batch []byte) {
 	if l.cfg.SessionTTL == 0 {
-		return nil
+		return
 	}
 	d, err := command.DecodeBatch(batch)
 	if err != nil {
-		return nil
+		return // every node stops for it
 	}
-	i, ok := l.book.find(d.Session)
-	if !ok {
-		return nil
+	if i, ok := l.book.find(d.Session); ok {
+		s := l.book.sessions[i]
+		s.heard, s.batch = l.cfg.Clock.Now(), l.given+1
 	}
-	s := l.book.sessions[i]
-	if s.own {
-		return nil
-	}
-	s.flying++
-	return s
 }
 
 // look ends the sessions of other nodes that were silent for their time to live, and
@@ -61,8 +54,8 @@ func (l *Leader) look() time.Duration {
 	var silent []*session
 	for id, node := range l.retain(live) {
 		s := l.book.live(id, node == l.cfg.Node)
-		if stalled || s.heard.IsZero() || s.flying > 0 {
-			s.heard = now
+		if stalled || s.heard.IsZero() || s.batch > l.told {
+			s.heard = now // or the log is slow, not the node, which waits for its batch
 		}
 		if s.own || s.ending || now.Sub(s.heard) < ttl {
 			continue

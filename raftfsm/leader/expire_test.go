@@ -183,9 +183,23 @@ func TestABatchThatIsNotAnsweredKeepsItsSession(t *testing.T) {
 	if _, err := wait(); !errors.Is(err, errFake) {
 		t.Fatal(err)
 	}
-	b.pass(ttl - time.Millisecond)
-	b.quiet("its batch was answered only then")
-	b.pass(time.Millisecond)
+	b.pass(ttl - ttl/lookEvery)
+	b.quiet("its batch was under way in a look of less than the time to live before")
+	b.pass(ttl / lookEvery)
+	if _, got := b.ends(); !slices.Equal(got, []uint64{8}) {
+		t.Fatal("sessions that were ended:", got)
+	}
+}
+
+// Nobody waits for its batch, for its link is gone: what came later was answered.
+func TestABatchThatNobodyWaitsForDoesNotKeepItsSession(t *testing.T) {
+	t.Parallel()
+	b := cluster(t)
+	b.state.set(func() { b.state.sessions = map[uint64]string{8: "a"} })
+	b.Submit(command.AppendBatch(nil, command.Batch{Session: 8, Number: 1}), nil)
+	b.apply(b.entry())
+	b.heard(7)
+	b.pass(ttl)
 	if _, got := b.ends(); !slices.Equal(got, []uint64{8}) {
 		t.Fatal("sessions that were ended:", got)
 	}

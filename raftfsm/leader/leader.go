@@ -85,6 +85,8 @@ type Leader struct {
 	stampedAt time.Time
 	commands  []byte // of the entry that is being made
 	solo      bool   // an entry that work proposed is under way
+	given     uint64 // entries that raft was given
+	told      uint64 // of them, the last that is known to be answered: raft answers in order
 
 	looked time.Time // when it last looked for silent sessions; of run alone
 
@@ -134,7 +136,7 @@ func (l *Leader) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*raft
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.assign(l.commands[:0], pushes)
-	x.from = l.hear(batch)
+	l.hear(batch)
 	return l.apply(batch, x)
 }
 
@@ -210,7 +212,6 @@ type extra struct {
 	commands  []byte
 	proposals []proposal // the Reserves among them, which come last
 	skip      int        // commands before them
-	from      *session   // whose batch the entry carries, when that is of interest
 }
 
 // apply stamps an entry and gives it to raft. mu is held.
@@ -219,10 +220,12 @@ func (l *Leader) apply(batch []byte, x extra) (wait func() (*raftfsm.Outcome, er
 		Time: l.time(), Batch: batch, Commands: x.commands,
 	})
 	x.commands = nil // may be used for the next entry
+	l.given++
+	number := l.given
 	future := l.cfg.Raft.Apply(entry, applyTimeout)
 	return func() (*raftfsm.Outcome, error) {
 		outcome, err := answer(future)
-		l.answered(x, outcome)
+		l.answered(number, x, outcome)
 		return outcome, err
 	}
 }
@@ -247,15 +250,12 @@ func unsent(err error) error {
 }
 
 // answered notes what became of an entry; outcome is nil when that is not known.
-func (l *Leader) answered(x extra, outcome *raftfsm.Outcome) {
-	if len(x.proposals) == 0 && x.from == nil {
+func (l *Leader) answered(number uint64, x extra, outcome *raftfsm.Outcome) {
+	if len(x.proposals) == 0 && l.cfg.SessionTTL == 0 {
 		return
 	}
 	l.mu.Lock()
-	if x.from != nil {
-		x.from.flying--
-		x.from.heard = l.cfg.Clock.Now()
-	}
+	l.told = max(l.told, number)
 	short := false
 	for i := range x.proposals {
 		p := &x.proposals[i]
