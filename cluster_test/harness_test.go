@@ -119,9 +119,7 @@ func startLoad(t *testing.T, spec loadSpec) *loader {
 			_ = l.cmd.Process.Kill() // it was not asked to finish: the test has failed
 			_ = l.cmd.Wait()
 		}
-		if t.Failed() {
-			keep(t, l.record, "record")
-		}
+		keep(t, l.record, "record")
 		if b, err := os.ReadFile(l.stderr); err == nil && len(b) > 0 {
 			t.Logf("the load says:\n%.4000s", b)
 		}

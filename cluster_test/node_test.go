@@ -100,8 +100,8 @@ func newNode(t *testing.T, bin, dir string) *node {
 		n.kill()
 		if t.Failed() {
 			n.showLog()
-			keep(t, n.logPath(), filepath.Base(home)+".log")
 		}
+		keep(t, n.logPath(), filepath.Base(home)+".log")
 		if err := os.RemoveAll(home); err != nil {
 			t.Error(err)
 		}
@@ -125,7 +125,7 @@ func (n *node) enter(l *lan, host int) {
 	}}}
 }
 
-// keep copies a file of a test that has failed to where "go test -artifacts" keeps it.
+// keep copies a test's file to where "go test -artifacts" keeps it.
 func keep(t *testing.T, path, name string) {
 	if f := flag.Lookup("test.artifacts"); f == nil || f.Value.String() != "true" {
 		return

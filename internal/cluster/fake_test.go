@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,7 +197,8 @@ type fakeLeader struct {
 	err    error         // answers everything
 	hold   chan struct{} // no batch is answered before it is closed; nil: at once
 	index  uint64
-	called chan string // gets each call, in the order of the calls; nil: nothing is noted
+	waits  atomic.Int64 // for batches
+	called chan string  // gets each call, in the order of the calls; nil: nothing is noted
 }
 
 func newFakeLeader() *fakeLeader { return &fakeLeader{called: make(chan string, 10_000)} }
@@ -257,6 +259,7 @@ func (l *fakeLeader) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*
 	}
 	l.mu.Unlock()
 	return func() (*raftfsm.Outcome, error) {
+		l.waits.Add(1)
 		if hold != nil {
 			<-hold
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"pogod/internal/cluster/identity"
 	"pogod/raftfsm"
+	"pogod/raftfsm/leader"
 )
 
 // idle is a link that nobody writes.
@@ -229,6 +231,52 @@ func TestRequestsUnderWayAreBounded(t *testing.T) {
 	if a, err := s.hears(maxRequests + more + 1); err != nil || a.value != 42 {
 		t.Error(a, err)
 	}
+}
+
+// The leader learns of what it began how it ended, though nobody wants the answer: it
+// counts what it has reserved in each.
+func TestBatchIsSeenThroughWhenItsLinkEnds(t *testing.T) {
+	t.Parallel()
+	a := found(t)
+	b := member(t, a)
+	s := visit(t, a, b, identity.ProtoLink)
+	a.leader.keep(t)
+	for i := range uint64(maxRequests + 1) {
+		s.say(t, appendSubmit(newFrame(opSubmit, 0), submit{batch: []byte("b")}), i+1)
+	}
+	for range maxRequests + 1 { // the last one waits for its place
+		a.wants("submit b []")
+	}
+	s.Close()
+	eventually(t, "all are waited for", func() bool { return a.leader.waits.Load() == maxRequests+1 })
+}
+
+// What a node offered holds as long as a link from it does.
+func TestOfferOutlivesOneOfTwoLinks(t *testing.T) {
+	t.Parallel()
+	a := found(t)
+	b := member(t, a)
+	read := func(s stranger) {
+		t.Helper()
+		s.say(t, newFrame(opReadIndex, 0), 1)
+		a.wants("read") // so what it did before has been seen
+	}
+	offer := func(s stranger, session uint64) {
+		t.Helper()
+		s.say(t, appendCredits(newFrame(opOffer, 0), leader.Credits{Session: session, Applied: 3, Pools: []leader.Pool{{Name: "p", Free: 2}}}), 0)
+		a.wants(fmt.Sprintf("offer {Session:%d Applied:3 Pools:[{Name:p Queues:[] Free:2}] Follows:false}", session))
+	}
+	first := visit(t, a, b, identity.ProtoLink)
+	offer(first, 7)
+	second := visit(t, a, b, identity.ProtoLink)
+	read(second)
+	ended := a.journal.said("a link from a node ended", b.id)
+	first.Close()
+	a.journal.await(t, ended+1, "a link from a node ended", b.id)
+	read(second) // and no offer came
+	offer(second, 8)
+	second.Close()
+	a.wants("offer {Session:8 Applied:3 Pools:[] Follows:false}")
 }
 
 // A peer that lives and speaks but does not read is given up as well: the batch that it

@@ -87,6 +87,8 @@ func (c *Cluster) accept() {
 		select {
 		case slots <- struct{}{}:
 		case <-c.ctx.Done():
+			_ = nc.Close()
+			return
 		}
 		if !c.keep(nc) {
 			return

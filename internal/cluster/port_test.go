@@ -35,6 +35,24 @@ func TestAddressesThatChange(t *testing.T) {
 	}
 }
 
+// Nodes go on connecting while one closes.
+func TestCloseWhileOthersConnect(t *testing.T) {
+	t.Parallel()
+	a := found(t)
+	a.cancel() // as Close begins
+	for range 20 {
+		if c, err := net.Dial("tcp", a.listens); err == nil {
+			defer c.Close()
+		}
+	}
+	closed := make(chan struct{})
+	go func() { // ended by Close
+		a.Close()
+		close(closed)
+	}()
+	get(t, closed, "Close")
+}
+
 // What one learns all learn, over links that are up.
 func TestGossip(t *testing.T) {
 	t.Parallel()
