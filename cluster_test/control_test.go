@@ -48,7 +48,7 @@ func TestControlNoLogFsync(t *testing.T) {
 		n := newNode(t, bin, d.data())
 		n.env = bug
 		d.users = n.kill
-		tr := trial{rounds: controlRounds, seed: newSeed(t), plain: true, cut: d.cutUnder, restore: d.restore}
+		tr := trial{rounds: controlRounds, seed: newSeed(t), plain: true, broken: true, cut: d.cutUnder, restore: d.restore}
 		r, err := tr.run(t, n)
 		r.requireLoss(t, err)
 	})

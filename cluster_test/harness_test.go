@@ -170,6 +170,7 @@ type trial struct {
 	rounds  int
 	seed    uint64
 	plain   bool                                   // no pushes that the state machine refuses, and none that take seconds
+	broken  bool                                   // the node has a bug that may end it for good: first it must accept something
 	php     int                                    // share of the pushes, in a hundred, that PHP handles
 	cut     func(*node, *loader, *rand.Rand) error // before the node is killed; nil: nothing. The node may fail of it
 	restore func()                                 // before the next start; nil: nothing
@@ -228,7 +229,7 @@ func (tr *trial) run(t *testing.T, n *node) (*report, error) {
 // round starts the node, puts it under load and cuts it off. Now and then it is cut off
 // while it starts, too, wherever it is then.
 func (tr *trial) round(t *testing.T, n *node, l *loader, r *rand.Rand, round int, seen *counts) error {
-	if r.IntN(5) == 0 {
+	if r.IntN(5) == 0 && (!tr.broken || round > 1) {
 		n.start()
 		pause(t.Context(), time.Duration(r.IntN(150))*time.Millisecond)
 		if err := tr.end(n, l, r, 0); err != nil {

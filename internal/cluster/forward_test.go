@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"pogod/internal/command"
 	"pogod/raftfsm"
 	"pogod/raftfsm/leader"
@@ -214,6 +216,31 @@ func TestLeaderChangeLeavesTheOutcomeOpen(t *testing.T) {
 	if len(b.changed) > 0 {
 		t.Error("a change was told twice")
 	}
+}
+
+// A request for a leader that was deposed while its link was chosen fails like those that
+// waited.
+func TestRequestBehindALeaderChange(t *testing.T) {
+	t.Parallel()
+	a, b, c := three(t)
+	a.leader.keep(t)
+	chosen := b.linkTo(a.id)
+	b.lead(c.id)
+	get(t, b.changed, "the change")
+	if _, err := b.ask(chosen, newFrame(opReadIndex, 0)).wait(t.Context()); !errors.Is(err, errSwept) {
+		t.Error(err)
+	}
+}
+
+// raft drops what it tells while too much of it waits.
+func TestLeaderChangeThatWasNotTold(t *testing.T) {
+	t.Parallel()
+	a, b, c := three(t)
+	b.raft.mu.Lock()
+	b.raft.leader = c.id
+	b.raft.mu.Unlock()
+	b.observed <- raft.Observation{Data: raft.LeaderObservation{LeaderID: raft.ServerID(a.id)}}
+	b.journal.await(t, 1, "node leads", c.id)
 }
 
 // Credits that a batch follows are the leader's before the batch is.

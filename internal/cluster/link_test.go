@@ -358,3 +358,30 @@ func TestPortRefuses(t *testing.T) {
 		t.Error(n, "lines told of refusals that came at once")
 	}
 }
+
+// Who joins need not be a member yet, so few at once may take their time.
+func TestJoinsAreBounded(t *testing.T) {
+	t.Parallel()
+	a := found(t)
+	const more = 4
+	closed := make(chan struct{}, joins+more)
+	for range joins + more {
+		c, err := tls.Dial("tcp", a.listens, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{identity.ProtoJoin}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		go func() { // ended by either side
+			_, _ = c.Read(make([]byte, 1))
+			closed <- struct{}{}
+		}()
+	}
+	for range more {
+		get(t, closed, "the end of one too many")
+	}
+	select {
+	case <-closed:
+		t.Error("one that may take its time was closed")
+	case <-time.After(200 * time.Millisecond): // nothing is to come, so nothing signals it
+	}
+}

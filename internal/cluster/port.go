@@ -147,7 +147,7 @@ func (c *Cluster) refused(k *conn, err error) {
 
 // join answers a node that wants to become a member.
 func (c *Cluster) join(k *conn) {
-	defer func() { _ = c.drop(k.NetConn()) }()
+	defer func() { _ = k.Close() }()
 	select {
 	case c.joining <- struct{}{}:
 		defer func() { <-c.joining }()
@@ -160,5 +160,4 @@ func (c *Cluster) join(k *conn) {
 	if err := c.cfg.Identity.Admit(c.ctx, k.Conn, c.cfg.Tokens, c.admit); err != nil {
 		c.cfg.Log.Warn("a node could not join", "from", k.RemoteAddr(), "error", err)
 	}
-	_ = k.Conn.Close() // says goodbye, so that the answer is not cut off
 }

@@ -205,23 +205,35 @@ func TestVoteOfARestartedNode(t *testing.T) {
 // would wait longer and longer after failures.
 func TestRaftWaitsForALinkToComeUp(t *testing.T) {
 	t.Parallel()
-	a, b := raftPair(t)
-	a.way.lead(a.listens)
-	b.Close()
-	eventually(t, "the link is down", func() bool { return a.linkTo(b.id) == nil })
-	begun := make(chan struct{})
-	asked := make(chan error, 1)
-	go func() { // ended by the answer
-		close(begun)
-		var resp raft.RequestVoteResponse
-		asked <- a.Transport().RequestVote(raft.ServerID(b.id), raft.ServerAddress(b.id), &raft.RequestVoteRequest{Term: 2}, &resp)
-	}()
-	get(t, begun, "the question")
-	a.journal.await(t, 1, "still no link", b.id)
+	a := newNode(t)
+	clk := clock.NewSpy(time.Now())
+	a.clock = clk
+	a.found()
+	b := newNode(t).join(a)
+	linked(t, a, b)
+	down := func() (answer chan error) {
+		b.Close()
+		eventually(t, "the link is down", func() bool { return a.linkTo(b.id) == nil })
+		answer = make(chan error, 1)
+		go func() { // ended by the answer
+			var resp raft.RequestVoteResponse
+			answer <- a.Transport().RequestVote(raft.ServerID(b.id), raft.ServerAddress(b.id), &raft.RequestVoteRequest{Term: 2}, &resp)
+		}()
+		if !clk.Await(raftHold, patience) {
+			t.Fatal("it does not wait")
+		}
+		return answer
+	}
+	answer := down()
 	b.open()
 	b.votes(t)
-	if err := get(t, asked, "the answer"); err != nil {
+	if err := get(t, answer, "the answer"); err != nil {
 		t.Error(err)
+	}
+	answer = down()
+	clk.Advance(raftHold)
+	if _, dialing := errors.AsType[*dialError](get(t, answer, "the failure")); !dialing {
+		t.Error("it is not told that the node is down")
 	}
 }
 
@@ -281,6 +293,63 @@ func TestRaftConnectionAfterAnAnswer(t *testing.T) {
 	get(t, done, "the answer")
 	k.Close()
 	if _, err := k.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Error("a peer that is gone between RPCs is no error for raft:", err)
+		t.Error("closed here:", err)
+	}
+}
+
+// A node that goes away between RPCs is no error for raft, which would log one; in an RPC
+// it is.
+func TestRaftConnectionThatIsReset(t *testing.T) {
+	t.Parallel()
+	a, b := raftPair(t)
+	for _, inside := range []bool{false, true} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		nc, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := &raftConn{conn: &conn{Conn: tls.Server(accepted, a.cfg.Identity.ServerTLS()), c: a.Cluster}}
+		defer k.Close()
+		shaken := make(chan error, 1)
+		client := tls.Client(nc, b.cfg.Identity.ClientTLS(a.id, identity.ProtoRaft))
+		go func() { // ended by the handshake
+			_, err := client.Write([]byte{1})
+			shaken <- err
+		}()
+		_, err = k.Read(make([]byte, 1))
+		if err := errors.Join(err, get(t, shaken, "the handshake")); err != nil {
+			t.Fatal(err)
+		}
+		k.inside.Store(inside)
+		_ = nc.(*net.TCPConn).SetLinger(0)
+		nc.Close()
+		if _, err := k.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) == inside {
+			t.Errorf("in an RPC %v: %v", inside, err)
+		}
+	}
+}
+
+// A node has one link to another, however often it is dialed.
+func TestSecondLinkIsDropped(t *testing.T) {
+	t.Parallel()
+	a, b, _ := three(t)
+	first := a.linkTo(b.id)
+	k, err := a.dial(b.way.address(), "", identity.ProtoLink, dialFor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if up, err := a.run(k, true); up || !errors.Is(err, errSecond) {
+		t.Error(up, err)
+	}
+	if _, err := first.request(newFrame(opReadIndex, 0)).wait(t.Context()); err != nil || a.linkTo(b.id) != first {
+		t.Error("the first link is gone:", err)
 	}
 }
