@@ -6,6 +6,7 @@
 //	               ?consistent=1  with all that was answered before, by whichever
 //	                              node; 503 when that cannot be had
 //	               ?hash=1        with the hash of the replicated state
+//	GET /metrics   the same in Prometheus's text format, and Go's own figures
 //
 //	GET  /api/v1/cluster/members   {"members":[...]}, each a Member
 //	POST /api/v1/cluster/tokens    {"token":"...","expires_at":"..."}: a token with

@@ -182,12 +182,14 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		answer = s.readyz
 	case "/status":
 		answer = s.status
+	case "/metrics":
+		answer = s.metrics
 	case MembersPath:
 		answer = s.members
 	case TokensPath:
 		answer, allow = s.newToken, "POST"
 	default:
-		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status or "+MembersPath, nil)
+		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status, /metrics or "+MembersPath, nil)
 		return
 	}
 	if !slices.Contains(strings.Split(allow, ", "), string(ctx.Method())) {

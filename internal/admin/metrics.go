@@ -1,0 +1,198 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/expfmt"
+	"github.com/valyala/fasthttp"
+)
+
+// maxQueueSeries is how many queues have series of their own, the first by name:
+// queues that a push makes have no bound.
+const maxQueueSeries = 1000
+
+// process are the figures of Go's runtime and of the process; they cost nothing until
+// they are asked for.
+var process = func() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}()
+
+// metrics answers the status of the node in Prometheus's text format. Gauges and
+// counters of queues are the cluster's, the same on every node: ask one for them, or
+// take the maximum.
+func (s *Server) metrics(ctx *fasthttp.RequestCtx) {
+	bounded, cancel := context.WithTimeout(s.ctx, statusTimeout)
+	defer cancel()
+	st, err := s.src.Status(bounded, StatusOptions{})
+	if err != nil {
+		problem(ctx, fasthttp.StatusServiceUnavailable, err.Error(), nil)
+		return
+	}
+	r := prometheus.NewRegistry()
+	err = r.Register(&collector{status: st, ready: s.src.Ready() == nil})
+	var body bytes.Buffer
+	if err == nil {
+		err = encode(&body, prometheus.Gatherers{process, r})
+	}
+	if err != nil {
+		problem(ctx, fasthttp.StatusInternalServerError, "the metrics cannot be put together: "+err.Error(), nil)
+		return
+	}
+	ctx.SetContentType(string(expfmt.NewFormat(expfmt.TypeTextPlain)))
+	ctx.SetBody(body.Bytes())
+}
+
+func encode(to *bytes.Buffer, from prometheus.Gatherer) error {
+	families, err := from.Gather()
+	if err != nil {
+		return err
+	}
+	e := expfmt.NewEncoder(to, expfmt.NewFormat(expfmt.TypeTextPlain))
+	for _, f := range families {
+		if err := e.Encode(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collector turns one Status into metrics.
+type collector struct {
+	status *Status
+	ready  bool
+}
+
+// metric describes one family: its name behind "pogod_", its help, and its labels.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func gauge(name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc("pogod_"+name, help, labels, nil), prometheus.GaugeValue}
+}
+
+func counter(name, help string, labels ...string) metric {
+	return metric{prometheus.NewDesc("pogod_"+name+"_total", help, labels, nil), prometheus.CounterValue}
+}
+
+var (
+	buildInfo = gauge("build_info", "How this binary was made; always 1.", "version", "go", "php", "revision")
+	ready     = gauge("ready", "1 when the node takes pushes and its PHP is up, as /readyz says.")
+	readAge   = gauge("read_age_seconds", "How old the figures of queues may be: time since a leader confirmed the state of this node.")
+
+	raftLeader    = gauge("raft_is_leader", "1 on the node that leads.")
+	raftTerm      = gauge("raft_term", "The present term.")
+	raftCommitted = gauge("raft_commit_index", "Last index of the log that a quorum has.")
+	raftApplied   = gauge("raft_applied_index", "Last index of the log that this node has applied.")
+	memberUp      = gauge("member_up", "1 when the link to the member is up, or it is this node.", "member")
+	memberLag     = gauge("member_lag_entries", "Entries that the member is behind, as far as this node knows.", "member")
+
+	queueJobs      = gauge("queue_jobs", "Jobs in the queue, by state, in the cluster.", "queue", "state")
+	queueOldest    = gauge("queue_oldest_pending_timestamp_seconds", "When the job that is next in line was pushed; absent while none is ready.", "queue")
+	queueEnqueued  = counter("queue_enqueued", "Jobs accepted.", "queue")
+	queueDelivered = counter("queue_deliveries", "Jobs handed to a worker.", "queue")
+	queueAcked     = counter("queue_acked", "Jobs acked.", "queue")
+	queueReleased  = counter("queue_released", "Jobs released, by their handler or by the node.", "queue")
+	queueFailed    = counter("queue_failed", "Jobs that failed.", "queue")
+	queueDropped   = counter("queue_dropped", "Pushes refused.", "queue", "reason")
+	queueErrors    = counter("queue_backend_errors", "Calls that answered 5 for the node's own reasons.", "queue")
+	queuesOmitted  = gauge("queues_omitted", "Queues that have no series here: only the first 1,000 by name have.")
+
+	workerThreads  = gauge("worker_threads", "Threads of the worker on this node, by what they do.", "worker", "state")
+	workerRestarts = counter("worker_script_restarts", "Times that the worker's script has ended, on this node.", "worker")
+	hostUp         = gauge("php_host_up", "1 while the PHP host is ready.", "host")
+	hostRestarts   = counter("php_host_restarts", "Times that the PHP host has ended and was started again.", "host")
+
+	dataBytes = gauge("data_file_bytes", "Size of the data file.")
+	dataFree  = gauge("data_file_free_bytes", "Of the data file, pages that are free for reuse.")
+	logBytes  = gauge("log_bytes", "Size of the log's files.")
+	diskFree  = gauge("disk_free_bytes", "Free on the file system of the data directory.")
+)
+
+// Describe implements prometheus.Collector: what there is depends on the status.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	out := sink(to)
+	st := c.status
+	b := st.Build
+	out.put(buildInfo, 1, b.Version, b.Go, yes(b.PHP), b.Revision)
+	out.put(ready, flag(c.ready))
+	if st.Read.AgeMS != nil {
+		out.put(readAge, (time.Duration(*st.Read.AgeMS) * time.Millisecond).Seconds())
+	}
+	out.put(raftLeader, flag(st.Raft.Leader != "" && st.Raft.Leader == st.Node.ID))
+	out.put(raftTerm, float64(st.Raft.Term))
+	out.put(raftCommitted, float64(st.Raft.CommitIndex))
+	out.put(raftApplied, float64(st.Raft.AppliedIndex))
+	for _, m := range st.Raft.Members {
+		out.put(memberUp, flag(m.Up), m.ID)
+		out.put(memberLag, float64(m.Lag), m.ID)
+	}
+	out.queues(st.Queues)
+	for _, w := range st.Workers {
+		out.put(workerThreads, float64(w.Waiting), w.Name, "waiting")
+		out.put(workerThreads, float64(w.Running), w.Name, "running")
+		out.put(workerRestarts, float64(w.Restarts), w.Name)
+	}
+	for _, h := range st.PHP.Hosts {
+		out.put(hostUp, flag(h.State == "ready"), h.Name)
+		out.put(hostRestarts, float64(h.Restarts), h.Name)
+	}
+	out.put(dataBytes, float64(st.Storage.FileBytes))
+	out.put(dataFree, float64(st.Storage.FreeBytesInFile))
+	out.put(logBytes, float64(st.Storage.LogBytes))
+	out.put(diskFree, float64(st.Storage.DiskFreeBytes))
+}
+
+// sink takes metrics.
+type sink chan<- prometheus.Metric
+
+func (s sink) put(m metric, value float64, labels ...string) {
+	s <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
+}
+
+func (s sink) queues(all []Queue) {
+	kept := all[:min(len(all), maxQueueSeries)]
+	s.put(queuesOmitted, float64(len(all)-len(kept)))
+	for _, q := range kept {
+		s.put(queueJobs, float64(q.Pending), q.Queue, "ready")
+		s.put(queueJobs, float64(q.Delayed), q.Queue, "delayed")
+		s.put(queueJobs, float64(q.Reserved), q.Queue, "reserved")
+		s.put(queueJobs, float64(q.Failed), q.Queue, "failed")
+		if q.OldestPendingAt != nil {
+			s.put(queueOldest, float64(q.OldestPendingAt.UnixMilli())/1000, q.Queue)
+		}
+		s.put(queueEnqueued, float64(q.Enqueued), q.Queue)
+		s.put(queueDelivered, float64(q.ReservedTotal), q.Queue)
+		s.put(queueAcked, float64(q.Acked), q.Queue)
+		s.put(queueReleased, float64(q.Released), q.Queue)
+		s.put(queueFailed, float64(q.FailedTotal), q.Queue)
+		s.put(queueDropped, float64(q.DroppedFull), q.Queue, "full")
+		s.put(queueDropped, float64(q.DroppedPayloadTooLarge), q.Queue, "payload_too_large")
+		s.put(queueDropped, float64(q.DroppedShutdown), q.Queue, "shutdown")
+		s.put(queueErrors, float64(q.BackendErrors), q.Queue)
+	}
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
