@@ -42,7 +42,11 @@ const (
 	TimedOut    Cause = 3 // it ran past its time-out: back-off
 	Interrupted Cause = 4 // its host or node was lost, through no fault of the job: at once, spends no attempt
 	Unstarted   Cause = 5 // it never ran: at once, the attempt is not counted
+	Crashed     Cause = 6 // its PHP host ended by itself: at once, spends no attempt; a suspect, or charged with a crash if it was one
 )
+
+// lastCause is the greatest cause that this version knows.
+const lastCause = Crashed
 
 // MaxPayload is the largest payload that a queue may allow, in bytes. A command
 // with it stays under MaxCommand.
@@ -216,7 +220,7 @@ func (c *Command) fields() (m uint32) {
 // that met it in the log, and leaves b as it was. The command's fields are copied.
 func (c *Command) Append(b []byte) ([]byte, error) {
 	may := &known[c.Op]
-	if !may.ok || c.fields()&^may.fields != 0 || c.Job.Millis < 0 || c.Delay > math.MaxInt64 || c.Cause > Unstarted {
+	if !may.ok || c.fields()&^may.fields != 0 || c.Job.Millis < 0 || c.Delay > math.MaxInt64 || c.Cause > lastCause {
 		return b, fmt.Errorf("%w: command %d with a field or a value that it may not have", ErrMalformed, c.Op)
 	}
 	start := len(b)
@@ -310,7 +314,7 @@ func (c *Command) set(tag uint64, r *tagged.Reader) {
 	case tagReason:
 		c.Reason = string(r.Bytes())
 	case tagCause:
-		if v := r.Uint(); v <= uint64(Unstarted) {
+		if v := r.Uint(); v <= uint64(lastCause) {
 			c.Cause = Cause(v)
 		} else {
 			r.Unknown(tag)

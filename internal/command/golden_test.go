@@ -53,7 +53,7 @@ func encodings(t testing.TB) (names []string, encoded [][]byte) {
 		add(opNames[c.Op]+" minimal", encode(t, &Command{Op: c.Op}))
 		all = append(all, b...)
 	}
-	for cause := Asked; cause <= Unstarted; cause++ {
+	for cause := Asked; cause <= lastCause; cause++ {
 		add(fmt.Sprintf("Release cause %d", cause), encode(t, &Command{Op: Release, Cause: cause}))
 	}
 	for _, n := range []int{120, 130, 16380, 16390} {

@@ -37,7 +37,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a field twice":      {command(PurgeFailed, tagged.Bytes(tagged.Bytes(nil, tagQueue, "a"), tagQueue, "b")), ErrMalformed},
 		"a number for bytes": {command(Push, tagged.Uint(nil, tagQueue, 1)), ErrMalformed},
 		"bytes for a number": {command(Push, tagged.Bytes(nil, tagDelay, "1")), ErrMalformed},
-		"a later cause":      {command(Release, tagged.Uint(nil, tagCause, uint64(Unstarted)+1)), ErrMalformed},
+		"a later cause":      {command(Release, tagged.Uint(nil, tagCause, uint64(lastCause)+1)), ErrMalformed},
 		"a negative time":    {command(Ack, tagged.Uint(nil, tagMillis, 1<<63)), ErrMalformed},
 		"a negative delay":   {command(Push, tagged.Uint(nil, tagDelay, 1<<63)), ErrMalformed},
 	} {
@@ -55,7 +55,7 @@ func TestAppendRefusesWhatDecodeRefuses(t *testing.T) {
 	for name, c := range map[string]Command{
 		"no op":              {},
 		"an unknown op":      {Op: 200},
-		"a later cause":      {Op: Release, Cause: Unstarted + 1},
+		"a later cause":      {Op: Release, Cause: lastCause + 1},
 		"a negative delay":   {Op: Push, Delay: math.MaxInt64 + 1},
 		"a negative time":    {Op: Ack, Job: JobID{Millis: -1}},
 		"a field of another": {Op: Push, Queue: "mail", Reason: "none of its"},
