@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"pogod/internal/command"
@@ -15,6 +16,7 @@ import (
 const (
 	reasonMaxAttempts = "max attempts exceeded"
 	reasonNodeLost    = "the node that ran it was lost"
+	reasonCrashed     = "PHP host ended"
 )
 
 // Apply applies one command. Its error means that the node must stop; everything a
@@ -103,17 +105,20 @@ func (s *State) enter(env *Env, q *queueState, j *Job, delay uint64) (command.Re
 	return command.Result{Code: command.Accepted, Job: j.ID}, err
 }
 
+// putReady puts a job in its line.
 func (q *queueState) putReady(env *Env, j *Job, order uint64) error {
-	b, err := q.bucket(env.Tx, readyName)
+	b, err := q.bucket(env.Tx, q.line(j.suspect).bucket)
 	if err != nil {
 		return err
 	}
 	key := readyKey(defaultPriority, order, j.ID.Seq)
-	if q.head != nil && string(key) < string(q.head) {
+	if j.suspect {
+		q.gauges.Suspects++
+	} else if q.head != nil && string(key) < string(q.head) {
 		q.head = key
 	}
 	q.gauges.Ready++
-	q.readyNow.Store(q.gauges.Ready)
+	q.show()
 	return b.Put(key, j.encode())
 }
 
@@ -128,23 +133,28 @@ func (q *queueState) putDelayed(env *Env, j *Job, delay uint64) error {
 	return b.Put(pairKey(uint64(due), j.ID.Seq), j.encode())
 }
 
-// reserve hands the first ready jobs to a session; one that is not live gets none.
+// reserve hands the first jobs of a line to a session; one that is not live gets none.
 func (s *State) reserve(env *Env, c *command.Command) (command.Result, error) {
-	q := s.byName[c.Queue]
-	if q == nil || q.gauges.Ready == 0 || !env.Live(c.Session) {
+	name, suspects := strings.CutSuffix(c.Queue, suspectsSuffix)
+	q := s.byName[name]
+	if q == nil || !env.Live(c.Session) {
 		return command.Result{Code: command.Accepted}, nil
 	}
-	b, err := q.bucket(env.Tx, readyName)
+	l := q.line(suspects)
+	if l.jobs == 0 {
+		return command.Result{Code: command.Accepted}, nil
+	}
+	b, err := q.bucket(env.Tx, l.bucket)
 	if err != nil {
 		return command.Result{}, err
 	}
-	n := int(min(c.Count, q.gauges.Ready, command.MaxRecords))
+	n := int(min(c.Count, l.jobs, command.MaxRecords))
 	if n == 0 {
 		return command.Result{Code: command.Accepted}, nil
 	}
 	keys := make([][]byte, 0, n)
 	cur := b.Cursor()
-	for k, v, err := cur.Seek(q.head); k != nil && len(keys) < n; k, v, err = cur.Next() {
+	for k, v, err := cur.Seek(l.head); k != nil && len(keys) < n; k, v, err = cur.Next() {
 		if err != nil {
 			return command.Result{}, err
 		}
@@ -162,16 +172,20 @@ func (s *State) reserve(env *Env, c *command.Command) (command.Result, error) {
 		keys = append(keys, k)
 	}
 	if len(keys) < n {
-		return command.Result{}, fmt.Errorf("%w: queue %s says %d ready and has %d", ErrInconsistent, q.name, q.gauges.Ready, len(keys))
+		return command.Result{}, fmt.Errorf("%w: queue %s says %d ready and has %d", ErrInconsistent, c.Queue, l.jobs, len(keys))
 	}
 	for _, k := range keys {
 		if err := b.Delete(k); err != nil {
 			return command.Result{}, err
 		}
 	}
-	q.head = append(q.head[:0:0], keys[len(keys)-1]...)
+	if suspects {
+		q.gauges.Suspects -= uint64(n)
+	} else {
+		q.head = append(q.head[:0:0], keys[len(keys)-1]...)
+	}
 	q.gauges.Ready -= uint64(n)
-	q.readyNow.Store(q.gauges.Ready)
+	q.show()
 	q.gauges.Reserved += uint64(n)
 	q.counters.ReservedTotal += uint64(n)
 	q.dirty = true
@@ -240,8 +254,11 @@ func (s *State) release(env *Env, j *Job, cause command.Cause, delay uint64, rea
 		s.unreserve(j)
 		j.Interruptions++
 		q.counters.Released++
-		return q.putReady(env, j, j.order)
+		return q.putReady(env, j, j.order) // a suspect stays one
+	case command.Crashed:
+		return s.crashed(env, j, reason)
 	}
+	j.suspect = false // its host outlived it
 	if q.def.MaxAttempts > 0 && j.Spent() >= q.def.MaxAttempts {
 		q.counters.Released++
 		if cause == command.Asked || reason == "" {

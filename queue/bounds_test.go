@@ -178,7 +178,7 @@ func TestDefinitionsRoundTrip(t *testing.T) {
 	t.Parallel()
 	every := queue.Definition{
 		MaxMessages: 1, MaxBytes: 2, MaxPayloadBytes: 3, MaxAttempts: 4, VisibilityTimeout: 5 * time.Second,
-		Backoff: []time.Duration{0, time.Second, time.Hour},
+		Backoff: []time.Duration{0, time.Second, time.Hour}, MaxCrashes: 6,
 	}
 	for _, want := range []queue.Definitions{
 		{Queues: map[string]queue.Definition{}},
@@ -197,7 +197,7 @@ func TestDefinitionsRoundTrip(t *testing.T) {
 
 func FuzzDefinitions(f *testing.F) {
 	d := queue.Definitions{AutoCreate: true, Queues: map[string]queue.Definition{
-		"a": {}, "b": {MaxMessages: 1, MaxAttempts: 300, VisibilityTimeout: time.Hour, Backoff: []time.Duration{0, time.Second}},
+		"a": {}, "b": {MaxMessages: 1, MaxAttempts: 300, VisibilityTimeout: time.Hour, Backoff: []time.Duration{0, time.Second}, MaxCrashes: 4},
 	}}
 	b, _ := d.Encode()
 	f.Add(b)
@@ -231,10 +231,10 @@ func TestStatusJSON(t *testing.T) {
 	}{
 		{empty.Status(false), `{"queue":"q","ready":false,"pending":0,"delayed":0,"reserved":0,"failed":0,"enqueued":0,"reserved_total":0,` +
 			`"acked":0,"released":0,"failed_total":0,"dropped_full":0,"dropped_payload_too_large":0,"dropped_shutdown":0,` +
-			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":null}`},
+			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":null,"suspects":0}`},
 		{st.Status(true), `{"queue":"q","ready":true,"pending":1,"delayed":0,"reserved":0,"failed":0,"enqueued":1,"reserved_total":0,` +
 			`"acked":0,"released":0,"failed_total":0,"dropped_full":0,"dropped_payload_too_large":0,"dropped_shutdown":0,` +
-			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":"1970-01-01T00:16:40Z"}`},
+			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":"1970-01-01T00:16:40Z","suspects":0}`},
 	} {
 		if got, err := json.Marshal(c.status); err != nil || string(got) != c.want {
 			t.Errorf("%s %v\nwant %s", got, err, c.want)

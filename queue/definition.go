@@ -21,6 +21,7 @@ type Definition struct {
 	MaxAttempts       uint64          // attempts that may be spent; 0: unlimited
 	VisibilityTimeout time.Duration   // the hard limit of an attempt, whole milliseconds
 	Backoff           []time.Duration // before the 2nd, 3rd, ... attempt; the last repeats; empty: none
+	MaxCrashes        uint64          // crashes in quarantine that fail a job; 0: unlimited
 }
 
 // Definitions of all queues, as they go through the log.
@@ -61,7 +62,8 @@ func (d *Definition) encode() []byte {
 	for _, w := range d.Backoff {
 		list = appendUvarint(list, uint64(w.Milliseconds()))
 	}
-	return tagged.Bytes(b, 6, list)
+	b = tagged.Bytes(b, 6, list)
+	return tagged.Uint(b, 7, d.MaxCrashes)
 }
 
 func decodeDefinition(p []byte) (d Definition, err error) {
@@ -87,6 +89,8 @@ func decodeDefinition(p []byte) (d Definition, err error) {
 				d.Backoff = append(d.Backoff, time.Duration(v)*time.Millisecond)
 				list = list[n:]
 			}
+		case 7:
+			d.MaxCrashes = r.Uint()
 		default:
 			r.Unknown(tag)
 		}

@@ -15,7 +15,7 @@ func (s *State) fail(env *Env, j *Job, reason string) error {
 	q.gauges.Bytes -= uint64(len(j.Payload))
 	q.gauges.Failed++
 	q.counters.FailedTotal++
-	j.Reason, j.FailedAt = reason, env.Now
+	j.Reason, j.FailedAt, j.suspect = reason, env.Now, false
 	failed, err := q.bucket(env.Tx, failedName)
 	if err != nil {
 		return err

@@ -21,10 +21,10 @@ var update = flag.Bool("update", false, "write what the scripts of testdata answ
 // Each file of testdata is a script: blocks of commands, a line each, "----", and
 // what they answer, up to an empty line. Blocks of one file follow each other.
 //
-//	define [auto] [QUEUE:KEY=VALUE,...]...   attempts, messages, bytes, payload, timeout, backoff=1s+5s
+//	define [auto] [QUEUE:KEY=VALUE,...]...   attempts, crashes, messages, bytes, payload, timeout, backoff=1s+5s
 //	open                                     a session; end SESSION
 //	push QUEUE PAYLOAD [delay=5s]
-//	reserve QUEUE SESSION N
+//	reserve QUEUE[/suspects] SESSION N
 //	ack|fail|release QUEUE DELIVERY [delay=5s] [cause=unsettled] [reason=it_threw]
 //	retry|forget QUEUE ID, purge QUEUE
 //	count QUEUE [too_large=1] [shutdown=1] [backend=1]
@@ -137,6 +137,7 @@ var scriptOps = map[string]command.Op{
 
 var scriptCauses = map[string]command.Cause{
 	"unsettled": command.Unsettled, "broke": command.Broke, "interrupted": command.Interrupted, "unstarted": command.Unstarted,
+	"timed_out": command.TimedOut, "crashed": command.Crashed,
 }
 
 // command applies a command whose other words are KEY=VALUE, an id or a payload.
@@ -186,7 +187,11 @@ func (s *script) reserveWords(name string, session, n uint64) {
 	s.t.Helper()
 	got := s.machine.reserve(name, session, n)
 	for _, d := range got {
-		s.say("%s attempt %d %q", d.ID(), d.Attempts, d.Payload)
+		alone := ""
+		if d.Suspect {
+			alone = fmt.Sprintf(" alone, %d crashes of %d,", d.Crashes, d.MaxCrashes)
+		}
+		s.say("%s attempt %d%s %q", d.ID(), d.Attempts, alone, d.Payload)
 	}
 	if len(got) == 0 {
 		s.say("none")
@@ -209,6 +214,8 @@ func (s *script) defineWords(words []string) {
 			case "":
 			case "attempts":
 				def.MaxAttempts = s.number(value)
+			case "crashes":
+				def.MaxCrashes = s.number(value)
 			case "messages":
 				def.MaxMessages = s.number(value)
 			case "bytes":
@@ -265,6 +272,9 @@ func (s *script) tellState() {
 			declared = " (not declared)"
 		}
 		s.say("%s%s: ready %d, delayed %d, reserved %d, failed %d, bytes %d", st.Name, declared, g.Ready, g.Delayed, g.Reserved, g.Failed, g.Bytes)
+		if g.Suspects > 0 {
+			s.say("  suspects %d", g.Suspects)
+		}
 		s.say("  enqueued %d, reserved %d, acked %d, released %d, failed %d", c.Enqueued, c.ReservedTotal, c.Acked, c.Released, c.FailedTotal)
 		if c.DroppedFull+c.DroppedPayloadTooLarge+c.DroppedShutdown+c.BackendErrors > 0 {
 			s.say("  full %d, too large %d, shutdown %d, backend %d", c.DroppedFull, c.DroppedPayloadTooLarge, c.DroppedShutdown, c.BackendErrors)

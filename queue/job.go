@@ -18,6 +18,7 @@ type Job struct {
 
 	Attempts      uint64 // handlers started
 	Interruptions uint64 // of them, ended through no fault of the handler
+	Crashes       uint64 // of its PHP host while it ran alone in quarantine
 	Reason        string // why its last attempt ended badly
 	FailedAt      int64  // unix milliseconds; failed jobs only
 
@@ -28,9 +29,10 @@ type Job struct {
 	ReservedAt int64  // unix milliseconds
 	Deadline   int64  // unix milliseconds: then the lease is lost
 
-	queue  *queueState
-	order  uint64 // its place in line before it was reserved
-	stored bool   // as reserved, in the transaction
+	queue   *queueState
+	order   uint64 // its place in line before it was reserved
+	suspect bool   // it ran in a host that crashed: it stands in line with the suspects, and runs alone
+	stored  bool   // as reserved, in the transaction
 }
 
 // Spent returns how many attempts count against max_attempts.
@@ -60,6 +62,8 @@ const (
 	jobDeadline      = 14
 	jobQueue         = 15 // the queue's number; reserved jobs only, which share one bucket
 	jobOrder         = 16 // its place in line; reserved jobs only, others have it in their key
+	jobCrashes       = 17
+	jobSuspect       = 18
 )
 
 // encode returns the stored form, with room for the seal. The payload is copied.
@@ -82,6 +86,10 @@ func (j *Job) encode() []byte {
 	if j.stored {
 		b = tagged.Uint(b, jobQueue, uint64(j.queue.id))
 		b = tagged.Uint(b, jobOrder, j.order)
+	}
+	b = tagged.Uint(b, jobCrashes, j.Crashes)
+	if j.suspect {
+		b = tagged.Uint(b, jobSuspect, 1)
 	}
 	return b
 }
@@ -125,6 +133,10 @@ func decodeJob(b []byte) (j *Job, queue uint64, err error) {
 			queue = r.Uint()
 		case jobOrder:
 			j.order = r.Uint()
+		case jobCrashes:
+			j.Crashes = r.Uint()
+		case jobSuspect:
+			j.suspect = r.Uint() == 1
 		default:
 			r.Unknown(tag)
 		}
@@ -145,6 +157,9 @@ type Delivery struct {
 	Attempts   uint64 // this one counted
 	ReservedAt int64  // unix milliseconds of cluster time
 	Timeout    time.Duration
+	Suspect    bool   // it is to run alone in its PHP host, which it may crash
+	Crashes    uint64 // charged to the job before this attempt
+	MaxCrashes uint64 // of its queue; 0: unlimited
 }
 
 // ID returns the delivery's id, "<job id>:<lease>".

@@ -2,8 +2,10 @@ package queue_test
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"pogod/internal/command"
 )
@@ -13,6 +15,7 @@ import (
 
 type modelLimits struct {
 	messages, bytes, payload, attempts uint64
+	crashes                            uint64
 	timeout                            int64   // milliseconds
 	backoff                            []int64 // milliseconds
 }
@@ -37,6 +40,8 @@ type modelJob struct {
 	queue                   *modelQueue
 	payload                 string
 	attempts, interruptions uint64
+	crashes                 uint64 // of its host while it ran alone
+	suspect                 bool   // it is to run alone
 	reason                  string
 	place                   modelPlace
 	turn                    int   // grows with each job that becomes ready or fails
@@ -127,6 +132,11 @@ func (m *model) in(q *modelQueue, place modelPlace) (jobs []*modelJob) {
 		return cmp.Compare(a.turn, b.turn)
 	})
 	return jobs
+}
+
+// line lists the ready jobs of a queue that are suspects, or those that are none.
+func (m *model) line(q *modelQueue, suspects bool) []*modelJob {
+	return slices.DeleteFunc(m.in(q, isReady), func(j *modelJob) bool { return j.suspect != suspects })
 }
 
 func (m *model) apply(c *command.Command, o observed) command.Result {
@@ -239,11 +249,12 @@ func (m *model) ready(j *modelJob) {
 }
 
 func (m *model) reserve(c *command.Command, o observed) command.Result {
-	q := m.queue(c.Queue)
+	name, alone := strings.CutSuffix(c.Queue, "/suspects")
+	q := m.queue(name)
 	if q == nil || !m.live[c.Session] {
 		return command.Result{Code: command.Accepted}
 	}
-	ready := m.in(q, isReady)
+	ready := m.line(q, alone)
 	n := min(c.Count, uint64(len(ready)), 1000)
 	for i, j := range ready[:n] {
 		if i < len(o.leases) {
@@ -275,6 +286,7 @@ func (m *model) settle(j *modelJob, c *command.Command) {
 
 func (m *model) fail(j *modelJob, reason string) {
 	m.turn++
+	j.suspect = false
 	j.place, j.turn, j.reason, j.failedAt = isFailed, m.turn, reason, m.now
 	j.queue.counters[failedTotal]++
 }
@@ -295,6 +307,11 @@ func (m *model) release(j *modelJob, cause command.Cause, delay int64, reason st
 		j.place = isReady
 		return
 	}
+	if cause == command.Crashed {
+		m.crash(j, reason)
+		return
+	}
+	j.suspect = false // it ended in another way, so it does not crash its host
 	if q.limits.attempts > 0 && j.spent() >= q.limits.attempts {
 		if cause == command.Asked || reason == "" {
 			reason = "max attempts exceeded"
@@ -310,6 +327,25 @@ func (m *model) release(j *modelJob, cause command.Cause, delay int64, reason st
 	}
 	if delay > 0 {
 		j.place, j.due = isDelayed, m.now+delay
+		return
+	}
+	m.ready(j)
+}
+
+// crash: no attempt is spent. All jobs of the host are suspects; one that was a suspect
+// before ran alone and did it.
+func (m *model) crash(j *modelJob, reason string) {
+	j.interruptions++
+	if !j.suspect {
+		j.suspect, j.place = true, isReady
+		return
+	}
+	j.crashes++
+	if limit := j.queue.limits.crashes; limit > 0 && j.crashes >= limit {
+		if reason == "" {
+			reason = "PHP host ended"
+		}
+		m.fail(j, fmt.Sprintf("%s (crash %d in quarantine, max_crashes = %d)", reason, j.crashes, limit))
 		return
 	}
 	m.ready(j)

@@ -44,7 +44,7 @@ func TestStateAgreesWithModel(t *testing.T) {
 			remove(path)
 		}()
 		p.openSession(rt)
-		p.define(modelDefinitions{queues: map[string]modelLimits{"a": {timeout: 1000}, "b": {timeout: 100, attempts: 2, backoff: []int64{10, 200}}}})
+		p.define(modelDefinitions{queues: map[string]modelLimits{"a": {timeout: 1000}, "b": {timeout: 100, attempts: 2, crashes: 2, backoff: []int64{10, 200}}}})
 		actions := map[string]func(*rapid.T){
 			"":         p.compare,
 			"push":     p.push,
@@ -123,7 +123,7 @@ func (p *pair) session(t *rapid.T) uint64 {
 
 func (p *pair) reserve(t *rapid.T) {
 	p.apply(&command.Command{
-		Op: command.Reserve, Queue: p.name(t), Session: p.session(t),
+		Op: command.Reserve, Queue: p.name(t) + rapid.SampledFrom([]string{"", "", "/suspects"}).Draw(t, "line"), Session: p.session(t),
 		Pool:  rapid.SampledFrom([]string{"", "jobs", "slow"}).Draw(t, "pool"),
 		Count: rapid.SampledFrom([]uint64{0, 1, 1, 2, 3, 5000}).Draw(t, "n"),
 	})
@@ -153,6 +153,7 @@ func (p *pair) settle(t *rapid.T) {
 		c.Cause = rapid.SampledFrom([]command.Cause{
 			command.Asked, command.Asked, command.Unsettled, command.Broke, command.TimedOut,
 			command.Interrupted, command.Interrupted, command.Unstarted, command.Unstarted, command.Unstarted,
+			command.Crashed, command.Crashed, command.Crashed, command.Crashed,
 		}).Draw(t, "cause")
 		c.Delay = rapid.SampledFrom([]uint64{0, 0, 30, 3000}).Draw(t, "delay")
 	}
@@ -205,6 +206,7 @@ func drawLimits(t *rapid.T) modelLimits {
 		bytes:    rapid.SampledFrom([]uint64{0, 0, 30, 100}).Draw(t, "bytes"),
 		payload:  rapid.SampledFrom([]uint64{0, 1 << 20}).Draw(t, "payload"),
 		attempts: rapid.SampledFrom([]uint64{0, 1, 2, 3}).Draw(t, "attempts"),
+		crashes:  rapid.SampledFrom([]uint64{0, 1, 2}).Draw(t, "crashes"),
 		timeout:  rapid.SampledFrom([]int64{100, 1000, 90_000}).Draw(t, "timeout"),
 		backoff:  rapid.SampledFrom([][]int64{nil, {0}, {10, 200}, {1, 0, 7}}).Draw(t, "backoff"),
 	}
@@ -231,7 +233,7 @@ func (p *pair) define(d modelDefinitions) {
 
 func definition(l modelLimits) queue.Definition {
 	d := queue.Definition{
-		MaxMessages: l.messages, MaxBytes: l.bytes, MaxPayloadBytes: l.payload, MaxAttempts: l.attempts,
+		MaxMessages: l.messages, MaxBytes: l.bytes, MaxPayloadBytes: l.payload, MaxAttempts: l.attempts, MaxCrashes: l.crashes,
 		VisibilityTimeout: time.Duration(l.timeout) * time.Millisecond,
 	}
 	for _, w := range l.backoff {
@@ -268,7 +270,7 @@ func (p *pair) burst(t *rapid.T) {
 	}
 	p.bursts++
 	name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "queue")
-	kind := rapid.SampledFrom([]string{"ready", "delayed", "reserved", "failed"}).Draw(t, "kind")
+	kind := rapid.SampledFrom([]string{"ready", "delayed", "reserved", "failed", "suspects"}).Draw(t, "kind")
 	c := &command.Command{Op: command.Push, Queue: name, Payload: []byte("burst")}
 	if kind == "delayed" {
 		c.Delay = 50
@@ -277,9 +279,15 @@ func (p *pair) burst(t *rapid.T) {
 		p.apply(c)
 	}
 	session := p.all[len(p.all)-1]
-	if kind == "reserved" || kind == "failed" {
+	if kind == "reserved" || kind == "failed" || kind == "suspects" {
 		p.apply(&command.Command{Op: command.Reserve, Queue: name, Session: session, Count: 700})
 		p.apply(&command.Command{Op: command.Reserve, Queue: name, Session: session, Count: 700})
+	}
+	if kind == "suspects" {
+		for _, j := range p.model.in(p.model.queue(name), isReserved) {
+			p.apply(&command.Command{Op: command.Release, Queue: name, Job: j.id, Lease: j.lease, Cause: command.Crashed})
+		}
+		p.apply(&command.Command{Op: command.Reserve, Queue: name + "/suspects", Session: session, Count: 5000})
 	}
 	if kind == "failed" {
 		for _, j := range p.model.in(p.model.queue(name), isReserved) {
@@ -324,19 +332,26 @@ func (p *pair) compareQueue(name string) {
 		p.Fatalf("counters of %s are %v, want %v", name, got, q.counters)
 	}
 	_, bytes := p.model.load(q)
-	ready := p.model.in(q, isReady)
+	ready, suspects := p.model.line(q, false), p.model.line(q, true)
 	want := queue.Stats{Name: name, Declared: q.declared, Counters: c, MaxPayloadBytes: q.limits.payload, Gauges: queue.Gauges{
-		Ready: uint64(len(ready)), Delayed: uint64(len(p.model.in(q, isDelayed))),
+		Ready: uint64(len(ready) + len(suspects)), Suspects: uint64(len(suspects)), Delayed: uint64(len(p.model.in(q, isDelayed))),
 		Reserved: uint64(len(p.model.in(q, isReserved))), Failed: uint64(len(p.model.in(q, isFailed))), Bytes: bytes,
 	}}
-	if len(ready) > 0 {
-		want.OldestPending = time.UnixMilli(ready[0].id.Millis)
+	next := int64(math.MaxInt64)
+	for _, line := range [][]*modelJob{ready, suspects} {
+		if len(line) > 0 {
+			next = min(next, line[0].id.Millis)
+			want.OldestPending = time.UnixMilli(next)
+		}
 	}
 	if st != want {
 		p.Fatalf("stats are %+v, want %+v", st, want)
 	}
 	if n := p.m.state.Table().Ready(name); n != uint64(len(ready)) {
 		p.Fatalf("Table says %s has %d ready, want %d", name, n, len(ready))
+	}
+	if n := p.m.state.Table().Ready(name + "/suspects"); n != uint64(len(suspects)) {
+		p.Fatalf("Table says %s has %d suspects, want %d", name, n, len(suspects))
 	}
 }
 
@@ -369,9 +384,9 @@ func (p *pair) compareFailed(q *modelQueue) {
 		if first == (command.JobID{}) {
 			first = j.ID
 		}
-		g := fmt.Sprint(j.ID, first, string(j.Payload), j.Reason, j.FailedAt, j.Attempts, j.Spent())
+		g := fmt.Sprint(j.ID, first, string(j.Payload), j.Reason, j.FailedAt, j.Attempts, j.Spent(), j.Crashes)
 		w := want[i]
-		if s := fmt.Sprint(w.id, w.first, w.payload, w.reason, w.failedAt, w.attempts, w.spent()); g != s {
+		if s := fmt.Sprint(w.id, w.first, w.payload, w.reason, w.failedAt, w.attempts, w.spent(), w.crashes); g != s {
 			p.Fatalf("failed job %d of %s is %s, want %s", i, q.name, g, s)
 		}
 	}
@@ -389,6 +404,7 @@ func (p *pair) compareReserved(session uint64) {
 		w := queue.Delivery{
 			Queue: j.queue.name, Job: j.id, Lease: j.lease, Pool: j.pool, Payload: []byte(j.payload),
 			Attempts: j.attempts, ReservedAt: j.reservedAt, Timeout: timeout,
+			Suspect: j.suspect, Crashes: j.crashes, MaxCrashes: j.queue.limits.crashes,
 		}
 		if string(d.Payload) != j.payload {
 			p.Fatalf("delivery %s has payload %q, want %q", d.ID(), d.Payload, j.payload)
@@ -413,7 +429,9 @@ func (p *pair) drain() {
 		}
 		for len(p.model.in(nil, isReady)) > 0 {
 			for _, q := range p.model.queues {
-				p.apply(&command.Command{Op: command.Reserve, Queue: q.name, Session: p.all[len(p.all)-1], Count: 1000})
+				for _, line := range []string{"", "/suspects"} {
+					p.apply(&command.Command{Op: command.Reserve, Queue: q.name + line, Session: p.all[len(p.all)-1], Count: 1000})
+				}
 			}
 			p.compare(nil)
 			for _, j := range p.model.in(nil, isReserved) {

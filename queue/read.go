@@ -16,7 +16,7 @@ type Stats struct {
 	Gauges          Gauges
 	Counters        Counters
 	MaxPayloadBytes uint64
-	OldestPending   time.Time // push of the job that is next in line; zero: none is ready
+	OldestPending   time.Time // push of the job that is next in its line, the older of ready jobs and suspects; zero: none is ready
 }
 
 // Stats of one queue; known is false for one that was never declared nor made. tx
@@ -50,22 +50,30 @@ func (s *State) AllStats(tx *storage.Tx) ([]Stats, error) {
 
 func (q *queueState) stats(tx *storage.Tx) (Stats, error) {
 	st := Stats{Name: q.name, Declared: q.declared, Gauges: q.gauges, Counters: q.counters, MaxPayloadBytes: q.def.MaxPayloadBytes}
-	if q.gauges.Ready == 0 {
-		return st, nil
+	for _, suspects := range []bool{false, true} {
+		l := q.line(suspects)
+		if l.jobs == 0 {
+			continue
+		}
+		b, err := jobBucket(tx, q.id, l.bucket)
+		if err != nil {
+			return st, err
+		}
+		k, v, err := b.Cursor().Seek(l.head)
+		if err != nil {
+			return st, err
+		}
+		if k == nil {
+			continue // in a view that is older than the gauges
+		}
+		j, _, err := decodeJob(v)
+		if err != nil {
+			return st, err
+		}
+		if at := time.UnixMilli(j.ID.Millis); st.OldestPending.IsZero() || at.Before(st.OldestPending) {
+			st.OldestPending = at
+		}
 	}
-	b, err := jobBucket(tx, q.id, readyName)
-	if err != nil {
-		return st, err
-	}
-	k, v, err := b.Cursor().Seek(q.head)
-	if err != nil || k == nil {
-		return st, err // nil in a view that is older than the gauges
-	}
-	j, _, err := decodeJob(v)
-	if err != nil {
-		return st, err
-	}
-	st.OldestPending = time.UnixMilli(j.ID.Millis)
 	return st, nil
 }
 
@@ -104,6 +112,7 @@ func (j *Job) delivery() Delivery {
 	return Delivery{
 		Queue: j.queue.name, Job: j.ID, Lease: j.Lease, Pool: j.Pool, Payload: j.Payload,
 		Attempts: j.Attempts, ReservedAt: j.ReservedAt, Timeout: j.timeout(),
+		Suspect: j.suspect, Crashes: j.Crashes, MaxCrashes: j.queue.def.MaxCrashes,
 	}
 }
 
@@ -138,7 +147,9 @@ func Failed(tx *storage.Tx, id uint32, limit int) (jobs []*Job, err error) {
 func (s *State) Check(tx *storage.Tx) error {
 	for _, q := range s.byID {
 		var got Gauges
-		for name, gauge := range map[string]*uint64{string(readyName): &got.Ready, string(delayedName): &got.Delayed, string(failedName): &got.Failed} {
+		for name, gauge := range map[string]*uint64{
+			string(readyName): &got.Ready, string(suspectsName): &got.Suspects, string(delayedName): &got.Delayed, string(failedName): &got.Failed,
+		} {
 			b, err := jobBucket(tx, q.id, []byte(name))
 			if err != nil {
 				return err
@@ -158,6 +169,7 @@ func (s *State) Check(tx *storage.Tx) error {
 				}
 			}
 		}
+		got.Ready += got.Suspects
 		for _, j := range s.reserved {
 			if j.queue == q {
 				got.Reserved++

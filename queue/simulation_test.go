@@ -57,6 +57,9 @@ func generate(m *machine, r *rand.Rand, n int) (log []event, answers []string) {
 			c.Delay = uint64(max(0, r.IntN(4000)-2500))
 		case k < 55:
 			c.Op, c.Session, c.Pool, c.Count = command.Reserve, session, "jobs", uint64(r.IntN(4))
+			if r.IntN(3) == 0 {
+				c.Queue = queue.Suspects(c.Queue)
+			}
 			before := m.counter
 			do(event{command: c})
 			for _, d := range m.newer(session, before) {
@@ -68,7 +71,7 @@ func generate(m *machine, r *rand.Rand, n int) (log []event, answers []string) {
 			c.Op = []command.Op{command.Ack, command.Release, command.Release, command.Fail}[r.IntN(4)]
 			c.Queue, c.Job, c.Lease = d.Queue, d.Job, d.Lease
 			if c.Op == command.Release {
-				c.Cause = command.Cause(r.IntN(int(command.Unstarted) + 1))
+				c.Cause = command.Cause(r.IntN(int(command.Crashed) + 1))
 				c.Delay = uint64(r.IntN(2) * r.IntN(500))
 			}
 			if c.Op != command.Ack {
@@ -90,7 +93,7 @@ func generate(m *machine, r *rand.Rand, n int) (log []event, answers []string) {
 			for _, name := range []string{"a", "b", "c"} {
 				if r.IntN(4) > 0 {
 					d.Queues[name] = queue.Definition{
-						MaxMessages: uint64(r.IntN(2) * 200), MaxAttempts: uint64(r.IntN(4)), VisibilityTimeout: time.Second,
+						MaxMessages: uint64(r.IntN(2) * 200), MaxAttempts: uint64(r.IntN(4)), MaxCrashes: uint64(r.IntN(3)), VisibilityTimeout: time.Second,
 						Backoff: []time.Duration{time.Duration(r.IntN(3)) * 100 * time.Millisecond},
 					}
 				}

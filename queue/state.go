@@ -53,6 +53,7 @@ type State struct {
 type Gauges struct {
 	Ready, Delayed, Reserved, Failed uint64
 	Bytes                            uint64 // payload bytes of ready, delayed and reserved jobs
+	Suspects                         uint64 // of the ready jobs, those that run alone next
 }
 
 // Counters of a queue since it was made; they survive restarts.
@@ -71,13 +72,14 @@ type queueState struct {
 	counters Counters
 	dirty    bool
 
-	readyNow atomic.Uint64 // gauges.Ready, for Table
+	// How many stand in each line, for Table.
+	readyNow, suspectsNow atomic.Uint64
 
 	nextDue int64  // no delayed job is due before; a lower bound
 	head    []byte // no ready key is below
 
-	tx                                *storage.Tx // of the buckets below
-	ready, delayed, failed, failedIDs *storage.Bucket
+	tx                                          *storage.Tx // of the buckets below
+	ready, suspects, delayed, failed, failedIDs *storage.Bucket
 }
 
 var (
@@ -88,6 +90,7 @@ var (
 	settingsKey    = []byte("settings")
 
 	readyName     = []byte("ready")
+	suspectsName  = []byte("suspects")
 	delayedName   = []byte("delayed")
 	failedName    = []byte("failed")
 	failedIDsName = []byte("failed-ids")
@@ -146,7 +149,7 @@ func (s *State) Load(tx *storage.Tx, live func(session uint64) bool) error {
 		}
 		s.byID = append(s.byID, q)
 		s.byName[q.name] = q // nextDue 0: the first Tick looks
-		q.readyNow.Store(q.gauges.Ready)
+		q.show()
 	}
 	reserved, err := tx.Bucket(reservedBucket)
 	if err != nil {
@@ -280,6 +283,7 @@ func (q *queueState) figures() []*uint64 {
 		&g.Ready, &g.Delayed, &g.Reserved, &g.Failed, &g.Bytes,
 		&c.Enqueued, &c.ReservedTotal, &c.Acked, &c.Released, &c.FailedTotal,
 		&c.DroppedFull, &c.DroppedPayloadTooLarge, &c.DroppedShutdown, &c.BackendErrors,
+		&g.Suspects,
 	}
 }
 
@@ -316,12 +320,14 @@ func decodeQueueState(p []byte) (*queueState, error) {
 // bucket returns one of the queue's buckets in tx, *cached when it is of tx.
 func (q *queueState) bucket(tx *storage.Tx, name []byte) (*storage.Bucket, error) {
 	if q.tx != tx {
-		q.tx, q.ready, q.delayed, q.failed, q.failedIDs = tx, nil, nil, nil, nil
+		q.tx, q.ready, q.suspects, q.delayed, q.failed, q.failedIDs = tx, nil, nil, nil, nil, nil
 	}
 	var cached **storage.Bucket
 	switch &name[0] {
 	case &readyName[0]:
 		cached = &q.ready
+	case &suspectsName[0]:
+		cached = &q.suspects
 	case &delayedName[0]:
 		cached = &q.delayed
 	case &failedName[0]:

@@ -22,6 +22,7 @@ type Status struct {
 	BackendErrors          uint64     `json:"backend_errors"`            // calls answered 5 for the node's own reasons
 	MaxPayloadBytes        uint64     `json:"max_payload_bytes"`         // bytes; 0: no limit of the queue's own
 	OldestPendingAt        *time.Time `json:"oldest_pending_at"`         // push of the job that is next in line, null: none is ready
+	Suspects               uint64     `json:"suspects"`                  // of pending, jobs that ran in a PHP host that crashed: each runs next alone
 }
 
 // Status turns the figures of a queue into their JSON.
@@ -32,7 +33,7 @@ func (st *Stats) Status(nodeReady bool) Status {
 		Pending: g.Ready, Delayed: g.Delayed, Reserved: g.Reserved, Failed: g.Failed,
 		Enqueued: n.Enqueued, ReservedTotal: n.ReservedTotal, Acked: n.Acked, Released: n.Released, FailedTotal: n.FailedTotal,
 		DroppedFull: n.DroppedFull, DroppedPayloadTooLarge: n.DroppedPayloadTooLarge, DroppedShutdown: n.DroppedShutdown,
-		BackendErrors: n.BackendErrors, MaxPayloadBytes: st.MaxPayloadBytes,
+		BackendErrors: n.BackendErrors, MaxPayloadBytes: st.MaxPayloadBytes, Suspects: g.Suspects,
 	}
 	if !st.OldestPending.IsZero() {
 		at := st.OldestPending.UTC()

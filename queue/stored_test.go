@@ -11,14 +11,14 @@ import (
 func FuzzStored(f *testing.F) {
 	q := &queueState{
 		id: 3, name: "mail", def: Definition{MaxAttempts: 3}, declared: true, auto: true,
-		gauges: Gauges{Ready: 1, Bytes: 300}, counters: Counters{Enqueued: 5, BackendErrors: 1},
+		gauges: Gauges{Ready: 2, Bytes: 300, Suspects: 1}, counters: Counters{Enqueued: 5, BackendErrors: 1},
 	}
 	f.Add(q.encode())
 	id := command.JobID{Millis: 1763849472123, Seq: 57}
 	f.Add((&Job{ID: id, Payload: []byte("payload")}).encode())
 	f.Add((&Job{
 		ID: id, Origin: command.JobID{Millis: 1, Seq: 2}, Payload: []byte("payload"), Attempts: 3, Interruptions: 1, Reason: "it threw",
-		FailedAt: 9, Lease: 58, Session: 4, Pool: "jobs", ReservedAt: 7, Deadline: 8, queue: q, stored: true, order: 57,
+		FailedAt: 9, Lease: 58, Session: 4, Pool: "jobs", ReservedAt: 7, Deadline: 8, queue: q, stored: true, order: 57, Crashes: 2, suspect: true,
 	}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if j, number, err := decodeJob(b); err == nil {

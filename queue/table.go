@@ -6,6 +6,7 @@ import "sync/atomic"
 // state machine's lock. Whether a job is taken is decided when it is applied.
 type Table struct {
 	queues     map[string]tableEntry
+	suspects   map[string]*atomic.Uint64 // by Suspects(queue): the queue's own
 	autoCreate bool
 	maxPayload uint64 // of queues made by a push
 }
@@ -17,11 +18,14 @@ type tableEntry struct {
 	ready      *atomic.Uint64 // the queue's own
 }
 
-// Ready returns how many jobs of the queue are ready, as of the last command that
-// was applied.
+// Ready returns how many jobs Reserve could take from the line of that name, a queue's
+// or that of its Suspects, as of the last command that was applied.
 func (t *Table) Ready(name string) uint64 {
 	if q, known := t.queues[name]; known {
 		return q.ready.Load()
+	}
+	if n, known := t.suspects[name]; known {
+		return n.Load()
 	}
 	return 0
 }
@@ -47,9 +51,10 @@ func (s *State) Table() *Table { return s.table.Load() }
 
 // publish makes the table anew, after a queue was added or defined.
 func (s *State) publish() {
-	t := &Table{queues: make(map[string]tableEntry, len(s.byID)), autoCreate: s.autoCreate, maxPayload: s.defaults.MaxPayloadBytes}
+	t := &Table{queues: make(map[string]tableEntry, len(s.byID)), suspects: make(map[string]*atomic.Uint64, len(s.byID)), autoCreate: s.autoCreate, maxPayload: s.defaults.MaxPayloadBytes}
 	for _, q := range s.byID {
 		t.queues[q.name] = tableEntry{q.id, q.declared, q.def.MaxPayloadBytes, &q.readyNow}
+		t.suspects[Suspects(q.name)] = &q.suspectsNow
 	}
 	s.table.Store(t)
 }

@@ -310,6 +310,7 @@ func (a *checks) queue(table string, q Queue) {
 	a.add(table+" max_payload_bytes", checkPayloadBytes(int64(q.MaxPayloadBytes)))
 	a.add(table+" visibility_timeout", attemptTime.check(q.VisibilityTimeout))
 	a.add(table+" max_attempts", attemptBounds.check(int64(q.MaxAttempts)))
+	a.add(table+" max_crashes", attemptBounds.check(int64(q.MaxCrashes)))
 	a.add(table+" max_messages", countBounds.check(q.MaxMessages))
 	a.add(table+" max_bytes", countBounds.check(q.MaxBytes))
 	if len(q.Backoff) > maxBackoff {

@@ -123,6 +123,9 @@ type Queue struct {
 	// MaxAttempts is how many attempts a job has before it is failed, 0 to
 	// 1000000. Default 3; 0 is unlimited.
 	MaxAttempts int
+	// MaxCrashes is how many times a job may end its PHP host while it runs there
+	// alone before it is failed, 0 to 1000000. Default 3; 0 is unlimited.
+	MaxCrashes int
 	// Backoff is the wait before the second attempt, the third, and so on; the
 	// last one goes for all later ones. At most 100 of 0 to 8760h each. Default
 	// 1s, 10s; empty: no wait.

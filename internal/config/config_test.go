@@ -81,7 +81,7 @@ func TestWithoutFile(t *testing.T) {
 		t.Errorf("%d threads", threads)
 	}
 	def := Queue{
-		Name: "default", MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Second, MaxAttempts: 3,
+		Name: "default", MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Second, MaxAttempts: 3, MaxCrashes: 3,
 		Backoff: []time.Duration{time.Second, 10 * time.Second},
 	}
 	every := def
@@ -140,12 +140,14 @@ max_messages = 1_000
 [queue]
 auto_create = true
 max_attempts = 0
+max_crashes = 5
 backoff = []
 max_bytes = 0x10000
 visibility_timeout = "1h30m"
 [queue."größe.1"]
 backoff = ["500ms"]
 max_attempts = 7
+max_crashes = 0
 max_payload_bytes = 15728640
 [node]
 data_dir = "../data"
@@ -181,12 +183,12 @@ queues = ["imports", "mail"]
 threads = 1024
 env = { A = "", "b c" = "ü" }
 `, nil)
-	def := Queue{MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Minute, Backoff: []time.Duration{}, MaxBytes: 65536}
+	def := Queue{MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Minute, MaxCrashes: 5, Backoff: []time.Duration{}, MaxBytes: 65536}
 	named := func(name string) Queue { q := def; q.Name = name; return q }
 	mail := named("mail")
 	mail.MaxMessages = 1000
 	size := named("größe.1")
-	size.MaxAttempts, size.Backoff, size.MaxPayloadBytes = 7, []time.Duration{500 * time.Millisecond}, 15<<20
+	size.MaxAttempts, size.MaxCrashes, size.Backoff, size.MaxPayloadBytes = 7, 0, []time.Duration{500 * time.Millisecond}, 15<<20
 	want := &Config{
 		File: "/srv/app/pogod.toml",
 		Node: Node{
@@ -424,6 +426,7 @@ func TestValidate(t *testing.T) {
 		"join":      func(c *Config) { c.Cluster.Join = []string{":8083"} },
 		"payload":   func(c *Config) { c.Queue.Defaults.MaxPayloadBytes = MaxPayloadBytes + 1 },
 		"attempts":  func(c *Config) { c.Queue.Declared[0].MaxAttempts = -1 },
+		"crashes":   func(c *Config) { c.Queue.Declared[0].MaxCrashes = 1_000_001 },
 		"backoff":   func(c *Config) { c.Queue.Declared[0].Backoff = []time.Duration{-1} },
 		"default":   func(c *Config) { c.Queue.Declared = nil },
 		"sorted":    func(c *Config) { c.Queue.Declared = append(c.Queue.Declared, c.Queue.Declared[0]) },

@@ -55,6 +55,7 @@ func defaults(file bool) *Config {
 				MaxPayloadBytes:   1 << 20,
 				VisibilityTimeout: 90 * time.Second,
 				MaxAttempts:       3,
+				MaxCrashes:        3,
 				Backoff:           []time.Duration{time.Second, 10 * time.Second},
 			},
 		},

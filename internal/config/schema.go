@@ -61,10 +61,11 @@ func queueFields(q *Queue) fields {
 		"max_payload_bytes":  integer(&q.MaxPayloadBytes, checkPayloadBytes),
 		"visibility_timeout": duration(&q.VisibilityTimeout, attemptTime.check),
 		"max_attempts":       integer(&q.MaxAttempts, attemptBounds.check),
+		"max_crashes":        integer(&q.MaxCrashes, attemptBounds.check),
 		"backoff":            durations(&q.Backoff, maxBackoff, backoffTime.check),
 		"max_messages":       integer(&q.MaxMessages, countBounds.check),
 		"max_bytes":          integer(&q.MaxBytes, countBounds.check),
-	}.inert("max_crashes", "retain_failed", "max_failed", "retain_completed", "concurrency", "rate")
+	}.inert("retain_failed", "max_failed", "retain_completed", "concurrency", "rate")
 }
 
 func workerFields(w *Worker) fields {
