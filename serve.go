@@ -200,7 +200,7 @@ func (n *node) startPHP(life context.Context) (err error) {
 	})
 	n.pools = workers.NewPools(workers.Config{
 		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue,
-		Offers: n.way, Processes: n.hosts, Clock: clock.System(), Log: n.log,
+		Offers: n.way, Processes: n.hosts, Quarantine: n.hosts, Clock: clock.System(), Log: n.log,
 	})
 	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
 	if n.link, err = link.Listen(n.cfg.Node.Socket, handler, n.log); err != nil {
@@ -236,7 +236,7 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 	if len(jobs.Jobs) > 0 {
 		hosts = append(hosts, workers.Host{Spec: jobs})
 	}
-	return hosts, nil
+	return append(hosts, workers.QuarantineHosts(hosts)...), nil
 }
 
 // ini is what a host sets over php.ini: pogod's defaults, and the configuration over them.
@@ -275,7 +275,7 @@ func pools(cfg *config.Config) []workers.Pool {
 		}
 		all = append(all, pool)
 	}
-	return all
+	return workers.WithQuarantine(all)
 }
 
 func definitions(cfg *config.Config) queue.Definitions {
@@ -290,6 +290,7 @@ func definition(q config.Queue) queue.Definition {
 	return queue.Definition{
 		MaxMessages: uint64(q.MaxMessages), MaxBytes: uint64(q.MaxBytes), MaxPayloadBytes: uint64(q.MaxPayloadBytes),
 		MaxAttempts: uint64(q.MaxAttempts), VisibilityTimeout: q.VisibilityTimeout, Backoff: q.Backoff,
+		MaxCrashes: uint64(q.MaxCrashes),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"pogod/internal/admin"
 	"pogod/queue"
+	"pogod/workers"
 )
 
 // source shows a node to its admin endpoint.
@@ -40,6 +41,9 @@ func (s source) Status(ctx context.Context, o admin.StatusOptions) (*admin.Statu
 	}
 	doc.Workers = n.statusWorkers()
 	for _, h := range n.hosts.Status() {
+		if workers.IsQuarantine(h.Name) && h.PID == 0 && h.LastExit == "" {
+			continue // it was never needed
+		}
 		doc.PHP.Version = cmp.Or(doc.PHP.Version, h.Version)
 		doc.PHP.Hosts = append(doc.PHP.Hosts, admin.Host{
 			Name: h.Name, PID: h.PID, State: h.State, StartedAt: timeOrNil(h.StartedAt), Restarts: int64(h.Restarts), LastExit: h.LastExit,
@@ -98,12 +102,17 @@ func (n *node) statusRaft() admin.Raft {
 func (n *node) statusWorkers() []admin.Worker {
 	all := make([]admin.Worker, 0, len(n.cfg.Workers))
 	for i, p := range n.pools.Status() {
+		if p.Quarantine && p.Threads == 0 && p.Suspects == 0 && p.LastError == "" {
+			continue // it has nothing to do
+		}
 		w := admin.Worker{
-			Name: p.Name, Script: p.Script, Queues: p.Queues, Threads: n.cfg.Workers[i].Threads,
+			Name: p.Name, Script: p.Script, Queues: p.Queues, Quarantine: p.Quarantine,
 			Waiting: p.Waiting, Running: p.Running, Restarts: int64(p.Restarts),
 			LastError: p.LastError, LastErrorAt: timeOrNil(p.LastErrorAt),
 		}
-		if hasPHP && w.Threads > 0 {
+		if p.Quarantine {
+			w.Threads, w.Host = 1, p.Name
+		} else if w.Threads = n.cfg.Workers[i].Threads; hasPHP && w.Threads > 0 {
 			w.Host = "jobs"
 		}
 		all = append(all, w)

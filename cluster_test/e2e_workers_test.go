@@ -199,6 +199,9 @@ type document struct {
 	Node struct{ PID int }
 	Raft struct {
 		AppliedIndex int `json:"applied_index"`
+		Term         int
+		Leader       string
+		State        string
 	}
 	Workers []workerStatus
 	PHP     struct{ Hosts []hostStatus }

@@ -13,6 +13,9 @@
 //	                                              ▼
 //	                         ready ◄── retry ── failed ── forget, purge ──► gone
 //
+// A ready job may be a suspect: its PHP host crashed, perhaps by it. Suspects wait in a
+// line of their own and are reserved, under another name, to run alone.
+//
 // State has no clock, no randomness, no goroutine and no log line in it: the time,
 // the counter and the transaction come with each command (Env), so every replica
 // that applies the same log has the same state. DESIGN.md says how it is laid out

@@ -9,4 +9,7 @@
 // applied, and whenever a thread came free, it compares the reservations of the node's
 // session with the attempts that it has started. What is missing is started, what the
 // state no longer has is interrupted.
+//
+// The jobs of a host that ended by itself run next one by one, each alone in the
+// quarantine of its worker; quarantine.go says how.
 package workers

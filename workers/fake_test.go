@@ -86,7 +86,10 @@ type fakeState struct {
 	offers     int
 	credits    leader.Credits
 	interrupts []interrupt
-	how        map[int]string         // by pid: how that host ended
+	how        map[int]Exit      // by pid: how that host ended
+	ready      map[string]uint64 // by line
+	demands    []string
+	hosts      map[string]int         // by name: the process of a quarantine
 	onOffer    func(c leader.Credits) // under mu
 	onEnd      func(d queue.Delivery) // under mu
 	asked      chan struct{}          // a signal when Ended is called; nil: none
@@ -96,7 +99,8 @@ type fakeState struct {
 func newFakeState() *fakeState {
 	return &fakeState{
 		changed: make(chan struct{}), session: 7, applied: 10, lease: 100, opened: make(chan struct{}, 1),
-		running: map[uint64]bool{}, before: map[uint64]func(){}, settled: map[uint64]bool{}, settling: map[uint64]bool{}, how: map[int]string{},
+		running: map[uint64]bool{}, before: map[uint64]func(){}, settled: map[uint64]bool{}, settling: map[uint64]bool{}, how: map[int]Exit{},
+		ready: map[string]uint64{}, hosts: map[string]int{},
 	}
 }
 
@@ -262,7 +266,23 @@ func (s *fakeState) Interrupt(pid int, slot int64, lease uint64) {
 	s.change(func() { s.interrupts = append(s.interrupts, interrupt{pid, slot, lease}) })
 }
 
-func (s *fakeState) Ended(pid int) (string, bool) {
+func (s *fakeState) Ready(line string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready[line]
+}
+
+func (s *fakeState) Demand(name string) {
+	s.change(func() { s.demands = append(s.demands, name) })
+}
+
+func (s *fakeState) Runs(name string, pid int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hosts[name] == pid
+}
+
+func (s *fakeState) Ended(pid int) (Exit, bool) {
 	if s.asked != nil {
 		s.asked <- struct{}{}
 	}
@@ -326,7 +346,7 @@ func (b *bench) start(pools []Pool) {
 	log := slog.New(slog.DiscardHandler)
 	s := b.state
 	b.pools = NewPools(Config{
-		Pools: pools, Reservations: s, Session: s, Attempts: s, Offers: s, Processes: s, Clock: b.clock, Log: log,
+		Pools: pools, Reservations: s, Session: s, Attempts: s, Offers: s, Processes: s, Quarantine: s, Clock: b.clock, Log: log,
 	})
 	dir, err := os.MkdirTemp("", "p") // a short path, for the socket
 	if err != nil {

@@ -27,6 +27,13 @@ import (
 type Host struct {
 	Spec     link.HostSpec
 	Listener *os.File // of the web side, handed over at descriptor 3; nil for none
+	OnDemand bool     // not started by Start but by Demand
+}
+
+// Exit is how a PHP host ended.
+type Exit struct {
+	How     string
+	Planned bool // the node ended it, so its jobs were only interrupted
 }
 
 // HostsConfig configures Hosts.
@@ -97,8 +104,9 @@ type life struct {
 	process *os.Process
 	started time.Time
 	control *link.Conn    // nil until it said Ready
-	ended   chan struct{} // closed with how set
-	how     string
+	ended   chan struct{} // closed with exit set
+	exit    Exit
+	killed  bool   // by Stop
 	version string // of its PHP; "" until it is ready
 	banner  string // what Go's runtime printed of a fatal signal
 }
@@ -107,7 +115,11 @@ type life struct {
 func NewHosts(cfg HostsConfig) *Hosts {
 	h := &Hosts{cfg: cfg, byPID: map[int]*life{}, quit: make(chan struct{}), changed: make(chan struct{})}
 	for _, x := range cfg.Hosts {
-		h.hosts = append(h.hosts, &host{Host: x, state: hostStarting})
+		state := hostStarting
+		if x.OnDemand {
+			state = hostStopped
+		}
+		h.hosts = append(h.hosts, &host{Host: x, state: state})
 	}
 	return h
 }
@@ -116,8 +128,23 @@ func NewHosts(cfg HostsConfig) *Hosts {
 // called once, before Stop.
 func (h *Hosts) Start() {
 	for _, x := range h.hosts {
-		h.wg.Add(1)
-		go h.keep(x) // ended by Stop
+		if !x.OnDemand {
+			h.wg.Add(1)
+			go h.keep(x) // ended by Stop
+		}
+	}
+}
+
+// Demand starts an on-demand host, if it does not run. It is ended by Stop.
+func (h *Hosts) Demand(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, x := range h.hosts {
+		if x.Spec.Name == name && x.OnDemand && x.state == hostStopped && !h.stopping {
+			x.state = hostStarting
+			h.wg.Add(1)
+			go h.keep(x) // ended by Stop
+		}
 	}
 }
 
@@ -223,15 +250,16 @@ func (h *Hosts) runOnce(x *host) (how string, err error) {
 	_ = cmd.Wait() // what it says is in ProcessState
 	_ = w.Close()
 	output.Wait()
-	l.how = exitReason(cmd.ProcessState, l.banner)
-	close(l.ended)
 	h.mu.Lock()
+	l.exit.How = exitReason(cmd.ProcessState, l.banner)
+	l.exit.Planned = l.killed || h.stopping && l.exit.How == "exit code 0"
+	close(l.ended)
 	if x.before != nil && h.byPID[x.before.pid] == x.before {
 		delete(h.byPID, x.before.pid)
 	}
 	x.before = l
 	h.mu.Unlock()
-	return l.how, nil
+	return l.exit.How, nil
 }
 
 // environment passes all variables but pogod's own.
@@ -357,21 +385,21 @@ func (h *Hosts) Interrupt(pid int, slot int64, lease uint64) {
 const endedWithin = time.Second
 
 // Ended waits a moment for the end of a host and says how it ended.
-func (h *Hosts) Ended(pid int) (how string, ok bool) {
+func (h *Hosts) Ended(pid int) (e Exit, ok bool) {
 	h.mu.Lock()
 	l := h.byPID[pid]
 	h.mu.Unlock()
 	if l == nil {
-		return "", false
+		return Exit{}, false
 	}
 	over := make(chan struct{})
 	t := h.cfg.Clock.AfterFunc(endedWithin, func() { close(over) })
 	defer t.Stop()
 	select {
 	case <-l.ended:
-		return l.how, true
+		return l.exit, true
 	case <-over:
-		return "", false
+		return Exit{}, false
 	}
 }
 
@@ -396,7 +424,7 @@ func (h *Hosts) NotReady() string {
 	defer h.mu.Unlock()
 	var names []string
 	for _, x := range h.hosts {
-		if x.state != hostReady {
+		if x.state != hostReady && !x.OnDemand {
 			names = append(names, fmt.Sprintf("PHP host %s is %s", x.Spec.Name, x.state))
 		}
 	}
@@ -462,6 +490,7 @@ func (h *Hosts) Stop(ctx context.Context) {
 	}
 	h.mu.Lock()
 	for _, l := range h.byPID {
+		l.killed = true
 		_ = l.process.Kill() // one that has ended meanwhile is what we want
 	}
 	h.mu.Unlock()

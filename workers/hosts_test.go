@@ -49,8 +49,8 @@ func TestHostIsStartedAgainAndSaysHowItEnded(t *testing.T) {
 			t.Error(missing)
 		}
 		// A connection that was lost asks late.
-		if how, ok := b.hosts.Ended(s.PID); how != c.how || !ok {
-			t.Errorf("Ended says %q %v, not %s", how, ok, c.how)
+		if how, ok := b.hosts.Ended(s.PID); how != (Exit{How: c.how}) || !ok {
+			t.Errorf("Ended says %+v %v, not %s", how, ok, c.how)
 		}
 		b.clock.await(t, pause)
 		b.clock.Advance(pause)
@@ -86,7 +86,7 @@ func TestEndedOfWhatLives(t *testing.T) {
 	// Asked before the end is seen.
 	go func() { // ended by the host's end
 		how, ok := b.hosts.Ended(s.PID)
-		answer <- ok && how == "SIGKILL"
+		answer <- ok && how == Exit{How: "SIGKILL"}
 	}()
 	b.clock.await(t, endedWithin)
 	b.hosts.Interrupt(s.PID, 0, dieOfKill)

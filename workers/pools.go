@@ -22,6 +22,8 @@ type Reservations interface {
 	Reserved(buf []queue.Delivery, session uint64) (deliveries []queue.Delivery, applied uint64)
 	// Watch gets a signal after entries were applied.
 	Watch() <-chan struct{}
+	// Ready returns how many jobs wait in a line: a queue's, or that of its suspects.
+	Ready(line string) uint64
 }
 
 // Session tells this node's session.
@@ -58,7 +60,7 @@ type Processes interface {
 	Interrupt(pid int, slot int64, lease uint64)
 	// Ended waits a moment for the end of the process and says how it ended; ok is
 	// false when it lives on or is no host.
-	Ended(pid int) (how string, ok bool)
+	Ended(pid int) (e Exit, ok bool)
 }
 
 // Pool is one worker of the configuration: a script and its threads, or threads that
@@ -77,6 +79,7 @@ type Config struct {
 	Attempts     Attempts
 	Offers       Offers
 	Processes    Processes
+	Quarantine   QuarantineProcesses // nil when no pool is one
 	Clock        clock.Clock
 	Log          *slog.Logger
 }
@@ -100,7 +103,8 @@ type Pools struct {
 	lately   []endedName         // names of attempts that ended, a ring
 	nextName int                 // where lately is written next
 	draining bool
-	idle     chan struct{} // non-nil while somebody waits for no attempt to run
+	demanded map[string]time.Time // by quarantine: when its host was asked for last; of run alone
+	idle     chan struct{}        // non-nil while somebody waits for no attempt to run
 
 	wake chan struct{} // holds one signal: a thread came free, an attempt ended
 	quit chan struct{}
@@ -117,7 +121,7 @@ func NewPools(cfg Config) *Pools {
 	p := &Pools{
 		cfg: cfg, threads: map[*link.Conn]*thread{}, attempts: map[uint64]*attempt{},
 		started: map[uint64]struct{}{}, pending: map[uint64]pending{},
-		failures: map[string]failure{}, restarts: map[string]uint64{},
+		failures: map[string]failure{}, restarts: map[string]uint64{}, demanded: map[string]time.Time{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
 	p.wg.Add(1)
@@ -154,6 +158,9 @@ func (p *Pools) run() {
 		}
 		var again time.Duration
 		buf, again = p.reconcile(buf[:0])
+		if d := p.demand(); d > 0 && (again == 0 || d < again) {
+			again = d
+		}
 		if again > 0 {
 			timer.Reset(again)
 		}
@@ -374,6 +381,8 @@ func (p *Pools) finish(a *attempt, cause command.Cause, reason string) {
 	switch {
 	case err != nil:
 		p.cfg.Log.Warn("could not release a job; its lease will end by itself", "queue", a.d.Queue, "job", a.d.Job, "error", err)
+	case released && cause == command.Crashed && a.d.Suspect:
+		p.crashedAlone(&a.d, reason)
 	case released && cause != command.Unstarted:
 		p.cfg.Log.Warn("a job was released", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts, "reason", reason, "worker", a.t.worker)
 	}
@@ -397,6 +406,10 @@ func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
 	script, known := p.script(worker)
 	if !known {
 		p.cfg.Log.Warn("a worker that the configuration does not name asked for jobs; add it as [[worker]]", "worker", worker, "pid", c.Peer.PID)
+		return c.Answer(0, nil)
+	}
+	if !p.welcome(worker, c.Peer.PID) {
+		p.cfg.Log.Warn("only its own PHP host may take the jobs of a quarantine; name the worker itself", "worker", worker, "pid", c.Peer.PID)
 		return c.Answer(0, nil)
 	}
 	p.mu.Lock()
@@ -463,7 +476,8 @@ func (p *Pools) Ended(c *link.Conn, worker string, lease uint64, status int64, t
 }
 
 // Closed is told when a connection has ended. What its thread ran is released: with the
-// signal that ended the host, or as lost.
+// signal that ended the host, or as lost. The connections of a dead host come here at
+// once, each on its goroutine, so that their releases share log entries.
 func (p *Pools) Closed(c *link.Conn) {
 	p.mu.Lock()
 	t := p.threads[c]
@@ -484,12 +498,12 @@ func (p *Pools) Closed(c *link.Conn) {
 	case wasCut:
 		p.finish(a, command.TimedOut, "")
 	default:
-		reason := "the worker's connection was lost"
-		if how, ok := p.cfg.Processes.Ended(c.Peer.PID); ok {
-			reason = "PHP host ended by " + how
+		cause, reason := command.Interrupted, "the worker's connection was lost"
+		if e, ok := p.cfg.Processes.Ended(c.Peer.PID); ok {
+			cause, reason = lostBy(e)
 		} else {
 			p.cfg.Processes.Interrupt(c.Peer.PID, t.slot, a.d.Lease) // a handler that lives on has lost its job
 		}
-		p.finish(a, command.Interrupted, reason)
+		p.finish(a, cause, reason)
 	}
 }

@@ -96,24 +96,29 @@ func TestScriptThatEndedBetweenAttempts(t *testing.T) {
 	}
 }
 
-func TestLostConnectionIsAnInterruption(t *testing.T) {
+// Only a host that ended by itself makes suspects of its jobs.
+func TestLostConnectionIsAnInterruptionOrACrash(t *testing.T) {
 	t.Parallel()
-	for how, want := range map[string]string{
-		"SIGSEGV": "PHP host ended by SIGSEGV",
-		"":        "the worker's connection was lost",
+	for how, c := range map[Exit]struct {
+		cause command.Cause
+		want  string
+	}{
+		{How: "SIGSEGV"}:                {command.Crashed, "PHP host ended by SIGSEGV"},
+		{How: "SIGKILL", Planned: true}: {command.Interrupted, "PHP host ended by SIGKILL"},
+		{}:                              {command.Interrupted, "the worker's connection was lost"},
 	} {
 		b := newBench(t)
 		s := b.state
 		k := b.thread("mail", 5)
 		d := b.deliver(k, job("mail", "q", "x"))
-		if how != "" {
+		if how != (Exit{}) {
 			s.change(func() { s.how[os.Getpid()] = how })
 		}
 		k.c.Close()
-		b.onlyEnd(d.Lease, command.Interrupted, want)
+		b.onlyEnd(d.Lease, c.cause, c.want)
 		now := s.seen().interrupts
-		if lives := how == ""; (len(now) == 1) != lives || lives && now[0] != (interrupt{os.Getpid(), 5, d.Lease}) {
-			t.Errorf("%q: a handler that lives on is to be stopped: %v", how, now)
+		if lives := how == (Exit{}); (len(now) == 1) != lives || lives && now[0] != (interrupt{os.Getpid(), 5, d.Lease}) {
+			t.Errorf("%+v: a handler that lives on is to be stopped: %v", how, now)
 		}
 		if st := b.pools.Status()[0]; st.Threads != 0 {
 			t.Errorf("%+v", st)

@@ -7,6 +7,8 @@ type PoolStatus struct {
 	Name        string
 	Queues      []string
 	Script      string
+	Quarantine  bool   // it runs suspects
+	Suspects    uint64 // that wait for it
 	Threads     int    // connected
 	Waiting     int    // free
 	Running     int    // in an attempt
@@ -22,7 +24,12 @@ func (p *Pools) Status() []PoolStatus {
 	all := make([]PoolStatus, 0, len(p.cfg.Pools))
 	for _, pool := range p.cfg.Pools {
 		f := p.failures[pool.Name]
-		s := PoolStatus{Name: pool.Name, Queues: pool.Queues, Script: pool.Script, Restarts: p.restarts[pool.Name], LastError: f.message, LastErrorAt: f.at}
+		s := PoolStatus{Name: pool.Name, Quarantine: IsQuarantine(pool.Name), Queues: pool.Queues, Script: pool.Script, Restarts: p.restarts[pool.Name], LastError: f.message, LastErrorAt: f.at}
+		for _, line := range pool.Queues {
+			if s.Quarantine {
+				s.Suspects += p.cfg.Reservations.Ready(line)
+			}
+		}
 		for _, t := range p.threads {
 			if t.worker != pool.Name {
 				continue

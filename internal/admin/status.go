@@ -71,7 +71,9 @@ type Member struct {
 // Queue is one queue, as in pogo_queue_status.
 type Queue = queue.Status
 
-// Worker is one [[worker]] of this node.
+// Worker is one [[worker]] of this node, or the quarantine of one: its single thread, in a
+// PHP host of its own, for jobs that ran in a PHP host that crashed. A quarantine is
+// listed behind the workers, while it has something to do.
 type Worker struct {
 	Name        string     `json:"name"`
 	Script      string     `json:"script"`        // absolute path
@@ -83,6 +85,7 @@ type Worker struct {
 	Restarts    int64      `json:"restarts"`      // of its script, since the node started
 	LastError   string     `json:"last_error"`    // why the script last ended; "" if it never failed
 	LastErrorAt *time.Time `json:"last_error_at"` // null if it never failed
+	Quarantine  bool       `json:"quarantine,omitempty"`
 }
 
 // PHP is this node's PHP.

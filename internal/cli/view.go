@@ -200,6 +200,11 @@ func queues(w io.Writer, list []admin.Queue, now time.Time, p paint) {
 		})
 	}
 	table(w, p, []string{"QUEUE", ">READY", ">DELAYED", ">RESERVED", ">FAILED", ">ACKED", ">OLDEST"}, rows)
+	for _, q := range list {
+		if q.Suspects > 0 {
+			fmt.Fprintln(w, p.the(yellow, fmt.Sprintf("%s: %d of the ready jobs ran in a PHP host that crashed: each runs next alone, in quarantine", clean(q.Queue), q.Suspects)))
+		}
+	}
 }
 
 func workers(w io.Writer, list []admin.Worker, now time.Time, p paint) {

@@ -23,7 +23,7 @@
 //	EndSession      session                its reservations are free at once
 //	Define          definitions, hash      of the queues, from the leader's configuration
 //	Tick                                   promote delayed jobs, free lost leases: 1,000 at most
-//	Reserve         session, queue, pool, count
+//	Reserve         session, queue, pool, count         queue may name a line of suspects
 //	Push            queue, payload, delay
 //	Ack             queue, job, lease
 //	Release         queue, job, lease, delay, reason, cause

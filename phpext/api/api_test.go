@@ -172,12 +172,12 @@ func TestMalformedFramesCloseTheConnection(t *testing.T) {
 // reference is one queue of status with its keys in their order, as in docs/php-api.md.
 const reference = `{"queue":"q","ready":true,"pending":1,"delayed":2,"reserved":3,"failed":4,"enqueued":11,"reserved_total":12,` +
 	`"acked":13,"released":14,"failed_total":15,"dropped_full":16,"dropped_payload_too_large":17,"dropped_shutdown":18,` +
-	`"backend_errors":19,"max_payload_bytes":1024,"oldest_pending_at":"2025-11-22T22:57:52.123Z"}`
+	`"backend_errors":19,"max_payload_bytes":1024,"oldest_pending_at":"2025-11-22T22:57:52.123Z","suspects":6}`
 
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	full := queue.Stats{
-		Name: "q", Declared: true, Gauges: queue.Gauges{Ready: 1, Delayed: 2, Reserved: 3, Failed: 4, Bytes: 5},
+		Name: "q", Declared: true, Gauges: queue.Gauges{Ready: 1, Delayed: 2, Reserved: 3, Failed: 4, Bytes: 5, Suspects: 6},
 		Counters: queue.Counters{
 			Enqueued: 11, ReservedTotal: 12, Acked: 13, Released: 14, FailedTotal: 15, DroppedFull: 16,
 			DroppedPayloadTooLarge: 17, DroppedShutdown: 18, BackendErrors: 19,

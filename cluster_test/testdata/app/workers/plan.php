@@ -43,6 +43,8 @@ function step(array $job, string $do, mixed ...$with): mixed
                 clearstatcache();
             }
             return null;
+        case 'killself':
+            return posix_kill(posix_getpid(), SIGKILL);
         case 'segv':
             return posix_kill(posix_getpid(), SIGSEGV);
     }
