@@ -55,6 +55,7 @@ func TestStateAgreesWithModel(t *testing.T) {
 			"settle":   p.settle,
 			"settle2":  p.settle,
 			"settle3":  p.settle,
+			"crash":    p.crash,
 			"tick":     p.tick,
 			"tick2":    p.tick,
 			"retry":    p.onFailed,
@@ -161,6 +162,23 @@ func (p *pair) settle(t *rapid.T) {
 		c.Reason = rapid.SampledFrom([]string{"", "boom", "it threw"}).Draw(t, "reason")
 	}
 	p.apply(c)
+}
+
+// crash has the host of some jobs crash, and then some of them alone, which few random
+// steps come to.
+func (p *pair) crash(t *rapid.T) {
+	name, session := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "queue"), p.all[len(p.all)-1]
+	for _, line := range []string{name, name + "/suspects", name + "/suspects"} {
+		p.apply(&command.Command{Op: command.Reserve, Queue: line, Session: session, Count: rapid.Uint64Range(0, 2).Draw(t, "n")})
+		for _, j := range p.model.in(p.model.queue(name), isReserved) {
+			if rapid.IntRange(0, 3).Draw(t, "lives on") > 0 {
+				p.apply(&command.Command{
+					Op: command.Release, Queue: name, Job: j.id, Lease: j.lease, Cause: command.Crashed,
+					Reason: rapid.SampledFrom([]string{"", "PHP host ended by SIGSEGV"}).Draw(t, "reason"),
+				})
+			}
+		}
+	}
 }
 
 func (p *pair) tick(t *rapid.T) {
