@@ -42,7 +42,18 @@ func buildCrasher() (string, error) {
 	if config == "" {
 		return "", fmt.Errorf("POGOD_PHP_CONFIG is not set: run the tests by scripts/env.sh --php")
 	}
-	dir, err := os.MkdirTemp("", "pogod-crasher") // outlives the test: the next one uses it
+	dir, err := func() (string, error) {
+		builds.mu.Lock()
+		defer builds.mu.Unlock()
+		if builds.dir == "" {
+			dir, err := os.MkdirTemp("", "pogod-build") // outlives the test: the next one uses it
+			if err != nil {
+				return "", err
+			}
+			builds.dir, builds.path = dir, map[string]string{}
+		}
+		return os.MkdirTemp(builds.dir, "crasher")
+	}()
 	if err != nil {
 		return "", err
 	}
