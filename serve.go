@@ -44,6 +44,7 @@ type node struct {
 	proposer *raftfsm.Proposer
 	queue    *queue.Client
 	pools    *workers.Pools
+	tasks    *workers.Dispatch
 	hosts    *workers.Hosts
 	link     *link.Server
 	admin    *admin.Server
@@ -202,7 +203,9 @@ func (n *node) startPHP(life context.Context) (err error) {
 		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue,
 		Offers: n.way, Processes: n.hosts, Quarantine: n.hosts, Clock: clock.System(), Log: n.log,
 	})
+	n.tasks = n.newDispatch()
 	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
+	handler.ServeTasks(n.tasks)
 	if n.link, err = link.Listen(n.cfg.Node.Socket, handler, n.log); err != nil {
 		return err
 	}
@@ -233,6 +236,7 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 		jobs.Jobs = append(jobs.Jobs, link.WorkerSpec{Name: w.Name, Script: w.Script, Threads: w.Threads, FirstSlot: slot, Env: w.Env})
 		slot += w.Threads
 	}
+	jobs.Jobs = append(jobs.Jobs, poolSpecs(n.cfg, slot)...)
 	if len(jobs.Jobs) > 0 {
 		hosts = append(hosts, workers.Host{Spec: jobs})
 	}
@@ -355,6 +359,9 @@ func (n *node) stop(ctx context.Context) {
 	if n.pools != nil && !n.pools.Drain(ctx) {
 		n.outlived(ctx)
 	}
+	if n.tasks != nil {
+		n.drainTasks(ctx)
+	}
 	if n.hosts != nil {
 		n.hosts.Stop(ctx)
 	}
@@ -375,6 +382,9 @@ func (n *node) stop(ctx context.Context) {
 	}
 	if n.pools != nil {
 		n.pools.Close()
+	}
+	if n.tasks != nil {
+		n.tasks.Close()
 	}
 	if n.proposer != nil {
 		if err := n.proposer.Close(last); err != nil {
@@ -417,6 +427,7 @@ func (n *node) outlived(ctx context.Context) {
 	if !n.pools.Drain(wait) {
 		n.pools.Cut()
 	}
+	n.tasks.Cut()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptedFor)
 	defer cancel()
 	n.hosts.Stop(end)

@@ -40,6 +40,7 @@ func (s source) Status(ctx context.Context, o admin.StatusOptions) (*admin.Statu
 		doc.Queues = append(doc.Queues, all[i].Status(ready))
 	}
 	doc.Workers = n.statusWorkers()
+	doc.Pools = n.statusPools()
 	for _, h := range n.hosts.Status() {
 		if workers.IsQuarantine(h.Name) && h.PID == 0 && h.LastExit == "" {
 			continue // it was never needed

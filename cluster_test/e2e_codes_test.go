@@ -75,6 +75,10 @@ func testSignatures(t *testing.T, s *site) {
 		"pogo_queue_retry_failed(string $queue, string $failedId): string",
 		"pogo_queue_forget_failed(string $queue, string $failedId): string",
 		"pogo_queue_purge_failed(string $queue): string",
+		"pogo_dispatch(string $class, array $args = array (\n), string $pool = 'default'): int",
+		"pogo_await(int $handle, float $timeout = 5.0): mixed",
+		"pogo_pool_size(string $pool = 'default'): int",
+		"pogo_spawn(string $class, array $args = array (\n), string $pool = 'default'): int",
 	}
 	slices.Sort(got)
 	slices.Sort(want)

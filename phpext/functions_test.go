@@ -28,6 +28,12 @@ pogo_queue_failed(string $queue, int $limit = 100): string
 pogo_queue_retry_failed(string $queue, string $failedId): string
 pogo_queue_forget_failed(string $queue, string $failedId): string
 pogo_queue_purge_failed(string $queue): string
+pogo_dispatch(string $class, array $args = array (
+), string $pool = 'default'): int
+pogo_await(int $handle, float $timeout = 5.0): mixed
+pogo_pool_size(string $pool = 'default'): int
+pogo_spawn(string $class, array $args = array (
+), string $pool = 'default'): int
 frankenphp_handle_request(callable $callback): bool
 `
 	if got := run(t, php(t, "", "-r", script)); got != want {

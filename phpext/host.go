@@ -155,7 +155,7 @@ func prepare(spec link.HostSpec) error {
 	if err := os.Chdir(spec.App); err != nil {
 		return fmt.Errorf("the application's directory: %w", err)
 	}
-	for _, name := range []string{link.HostSpecEnv, "POGO_WORKER", "POGO_SLOT", "POGO_ENV"} {
+	for _, name := range []string{link.HostSpecEnv, "POGO_WORKER", "POGO_POOL", "POGO_SLOT", "POGO_ENV"} {
 		if err := os.Unsetenv(name); err != nil {
 			return err
 		}

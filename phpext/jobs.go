@@ -68,12 +68,17 @@ func (h *host) script(w link.WorkerSpec, slot int) {
 	env := map[string]string{"FRANKENPHP_WORKER": "1", "APP_BASE_PATH": h.spec.App}
 	maps.Copy(env, w.Env)
 	names := slices.Collect(maps.Keys(env))
-	env["POGO_WORKER"] = w.Name
+	out := &output{sender: h.out, worker: w.Name, slot: slot}
+	if w.Dispatch {
+		env["POGO_POOL"] = w.Name
+		out.worker = "pool " + w.Name
+	} else {
+		env["POGO_WORKER"] = w.Name
+	}
 	env["POGO_SLOT"] = strconv.Itoa(slot)
 	env["POGO_ENV"] = strings.Join(names, "\n")
 
 	dir, base := filepath.Split(filepath.Clean(w.Script))
-	out := &output{sender: h.out, worker: w.Name, slot: slot}
 	defer out.Flush()
 	opts := []frankenphp.RequestOption{
 		frankenphp.WithRequestResolvedDocumentRoot(filepath.Clean(dir)),

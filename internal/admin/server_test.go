@@ -107,6 +107,10 @@ var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 		},
 		Queues:  []Queue{{Queue: "mail", Ready: true, Pending: 1, MaxPayloadBytes: 1 << 20, OldestPendingAt: &at}, {Queue: "default"}},
 		Workers: []Worker{{Name: "default", Script: "/srv/queue-worker.php", Host: "jobs", Threads: 2, Waiting: 1, Running: 1}},
+		Pools: []Pool{{
+			Name: "default", Script: "/srv/dispatch-worker.php", Host: "jobs", Threads: 2, Waiting: 1, Running: 1, Queued: 3,
+			Done: 4, Failed: 5, TimedOut: 6, Cancelled: 7, WaitMS: 0.5, RunMS: 1.5,
+		}},
 		PHP:     PHP{Version: "8.4.16", Hosts: []Host{{Name: "jobs", PID: 8, State: "ready", StartedAt: &at}}},
 		Storage: Storage{FileBytes: 1, LogFirstIndex: 1, LogLastIndex: 9},
 		Build:   Build{Version: "0.1.0", Go: "go1.26.0", PHP: true, Revision: "abc"},

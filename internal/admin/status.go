@@ -17,7 +17,7 @@ type Status struct {
 	Raft      Raft       `json:"raft"`
 	Queues    []Queue    `json:"queues"`    // sorted by name
 	Workers   []Worker   `json:"workers"`   // in the order of the configuration
-	Pools     []struct{} `json:"pools"`     // empty: not built yet
+	Pools     []Pool     `json:"pools"`     // in the order of the configuration
 	Schedules []struct{} `json:"schedules"` // empty: not built yet
 	PHP       PHP        `json:"php"`
 	Storage   Storage    `json:"storage"`
@@ -86,6 +86,26 @@ type Worker struct {
 	LastError   string     `json:"last_error"`    // why the script last ended; "" if it never failed
 	LastErrorAt *time.Time `json:"last_error_at"` // null if it never failed
 	Quarantine  bool       `json:"quarantine,omitempty"`
+}
+
+// Pool is one [[pool]] of this node. Counters are since the node started.
+type Pool struct {
+	Name        string     `json:"name"`
+	Script      string     `json:"script"`        // absolute path; "" when its threads come from outside
+	Host        string     `json:"host"`          // name of the PHP host that runs it; "" likewise
+	Threads     int        `json:"threads"`       // as configured
+	Waiting     int        `json:"waiting"`       // threads that wait for a task
+	Running     int        `json:"running"`       // tasks that run
+	Queued      int        `json:"queued"`        // tasks that wait for a thread
+	Done        uint64     `json:"done"`          // tasks whose envelope says ok
+	Failed      uint64     `json:"failed"`        // whose envelope does not, or whose worker failed; the pool was full
+	TimedOut    uint64     `json:"timed_out"`     // past the caller's time-out, or max_wait
+	Cancelled   uint64     `json:"cancelled"`     // not awaited when their script ended
+	WaitMS      float64    `json:"wait_ms"`       // for a thread, on average, in milliseconds
+	RunMS       float64    `json:"run_ms"`        // in a thread, on average, in milliseconds
+	Restarts    int64      `json:"restarts"`      // of its script
+	LastError   string     `json:"last_error"`    // why the script last ended; "" if it never failed
+	LastErrorAt *time.Time `json:"last_error_at"` // null if it never failed
 }
 
 // PHP is this node's PHP.

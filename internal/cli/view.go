@@ -139,6 +139,10 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	fmt.Fprintln(w)
 	workers(w, s.Workers, now, p)
 	fmt.Fprintln(w)
+	if len(s.Pools) > 0 {
+		pools(w, s.Pools, now, p)
+		fmt.Fprintln(w)
+	}
 	hosts(w, s, now, p)
 }
 
@@ -229,6 +233,34 @@ func workers(w io.Writer, list []admin.Worker, now time.Time, p paint) {
 			when = " " + age(now, k.LastErrorAt) + " ago"
 		}
 		fmt.Fprintln(w, p.the(red, fmt.Sprintf("%s failed%s: %s", clean(k.Name), when, cut(clean(k.LastError), 200))))
+	}
+}
+
+func pools(w io.Writer, list []admin.Pool, now time.Time, p paint) {
+	var rows [][]cell
+	for _, k := range list {
+		script := "-"
+		if k.Script != "" {
+			script = filepath.Base(k.Script)
+		}
+		rows = append(rows, []cell{
+			plain(k.Name), plain(script), plain(dash(k.Host)),
+			count(k.Threads, ""), count(k.Running, green), count(k.Queued, yellow), count(k.Done, ""), count(k.Failed, red),
+			count(k.TimedOut, yellow), count(k.Cancelled, ""), plain(fmt.Sprintf("%.1f ms", k.WaitMS)), plain(fmt.Sprintf("%.1f ms", k.RunMS)),
+		})
+	}
+	table(w, p, []string{
+		"POOL", "SCRIPT", "HOST", ">THREADS", ">RUNNING", ">QUEUED", ">DONE", ">FAILED", ">TIMED OUT", ">CANCELLED", ">WAIT", ">RUN",
+	}, rows)
+	for _, k := range list {
+		if k.LastError == "" {
+			continue
+		}
+		when := ""
+		if k.LastErrorAt != nil {
+			when = " " + age(now, k.LastErrorAt) + " ago"
+		}
+		fmt.Fprintln(w, p.the(red, fmt.Sprintf("pool %s failed%s: %s", clean(k.Name), when, cut(clean(k.LastError), 200))))
 	}
 }
 

@@ -221,6 +221,7 @@ var (
 	pushBounds     = stretch{100 * time.Millisecond, 10 * time.Minute}
 	attemptTime    = stretch{100 * time.Millisecond, 8760 * time.Hour}
 	backoffTime    = stretch{0, 8760 * time.Hour}
+	poolWait       = stretch{time.Millisecond, time.Hour}
 )
 
 const maxBackoff = 100 // entries
@@ -292,6 +293,7 @@ func (c *Config) Validate() error {
 			all.add("[[worker]] env", checkEnv(k, v))
 		}
 	}
+	all.pools(c.Pools)
 	return all.first
 }
 
@@ -318,6 +320,23 @@ func (a *checks) queue(table string, q Queue) {
 	}
 	for _, d := range q.Backoff {
 		a.add(table+" backoff", backoffTime.check(d))
+	}
+}
+
+func (a *checks) pools(list []Pool) {
+	names := map[string]bool{}
+	for _, p := range list {
+		a.add("[[pool]] name", CheckName(p.Name))
+		if names[p.Name] {
+			a.add("[[pool]] name", fmt.Errorf("must be unique, not %q twice", p.Name))
+		}
+		names[p.Name] = true
+		a.add("[[pool]] script", checkAbs(p.Script))
+		a.add("[[pool]] threads", workerThreads.check(int64(p.Threads)))
+		a.add("[[pool]] max_wait", poolWait.check(p.MaxWait))
+		for k, v := range p.Env {
+			a.add("[[pool]] env", checkEnv(k, v))
+		}
 	}
 }
 

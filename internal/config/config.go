@@ -28,6 +28,7 @@ type Config struct {
 	Web     Web
 	Queue   Queues
 	Workers []Worker // [[worker]], in the order of the file; empty: no worker runs
+	Pools   []Pool   // [[pool]], in the order of the file; empty: nothing can be dispatched
 	Admin   Admin
 	Cluster Cluster
 
@@ -152,6 +153,24 @@ type Worker struct {
 	// threads come from outside, from the php command line. Default 4,
 	// in development 2.
 	Threads int
+	// Env is added to $_SERVER and getenv(). Default: none.
+	Env map[string]string
+}
+
+// Pool is one [[pool]]: a PHP script that serves what pogo_dispatch is given.
+type Pool struct {
+	// Name obeys CheckName and is unique among pools. Default "default".
+	Name string
+	// Script is the PHP file, which need not exist yet. Default
+	// "dispatch-worker.php" in PHP.App.
+	Script string
+	// Threads is how many jobs it runs at once here, 0 to MaxThreads. 0: its
+	// threads come from outside, from the php command line. Default 4, in
+	// development 2.
+	Threads int
+	// MaxWait is how long a job waits for a thread before it fails, 1ms to 1h.
+	// Default 30s.
+	MaxWait time.Duration
 	// Env is added to $_SERVER and getenv(). Default: none.
 	Env map[string]string
 }

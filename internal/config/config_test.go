@@ -118,12 +118,24 @@ func TestWorkerWithoutFile(t *testing.T) {
 	if !reflect.DeepEqual(c.Workers, want) {
 		t.Errorf("%+v", c.Workers)
 	}
+	if len(c.Pools) != 0 {
+		t.Errorf("%+v", c.Pools)
+	}
+	if err := os.WriteFile(dir+"/shop/dispatch-worker.php", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Load(Options{Dir: dir, App: "shop", Env: vars{}.lookup}); err != nil {
+		t.Fatal(err)
+	}
+	if p := []Pool{{"default", dir + "/shop/dispatch-worker.php", 2, 30 * time.Second, map[string]string{}}}; !reflect.DeepEqual(c.Pools, p) {
+		t.Errorf("%+v", c.Pools)
+	}
 	// With a file there is no such guess.
 	if err := os.WriteFile(dir+"/shop/pogod.toml", []byte("[node]\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	c, err = Load(Options{Dir: dir, File: "shop/pogod.toml", Env: vars{}.lookup})
-	if err != nil || len(c.Workers) != 0 {
+	if err != nil || len(c.Workers) != 0 || len(c.Pools) != 0 {
 		t.Error(c, err)
 	}
 	if c.File != dir+"/shop/pogod.toml" || c.PHP.App != dir+"/shop" || c.Node.DataDir != dir+"/shop/.pogod" {
@@ -182,6 +194,13 @@ script = "/opt/slow.php"
 queues = ["imports", "mail"]
 threads = 1024
 env = { A = "", "b c" = "ü" }
+[[pool]]
+[[pool]]
+name = "cpu"
+script = "jobs/cpu.php"
+threads = 0
+max_wait = "1m"
+env = { B = "c" }
 `, nil)
 	def := Queue{MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Minute, MaxCrashes: 5, Backoff: []time.Duration{}, MaxBytes: 65536}
 	named := func(name string) Queue { q := def; q.Name = name; return q }
@@ -204,6 +223,10 @@ env = { A = "", "b c" = "ü" }
 		Workers: []Worker{
 			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Env: map[string]string{}},
 			{Name: "slow", Script: "/opt/slow.php", Queues: []string{"imports", "mail"}, Threads: 1024, Env: map[string]string{"A": "", "b c": "ü"}},
+		},
+		Pools: []Pool{
+			{Name: "default", Script: "/srv/app/current/dispatch-worker.php", Threads: 4, MaxWait: 30 * time.Second, Env: map[string]string{}},
+			{Name: "cpu", Script: "/srv/app/current/jobs/cpu.php", MaxWait: time.Minute, Env: map[string]string{"B": "c"}},
 		},
 		Admin: Admin{Listen: "[::1]:9000"},
 		Cluster: Cluster{
@@ -251,6 +274,7 @@ host = "jobs"
 name = "b"
 host = "imports"
 [[pool]]
+memory_limit = "1G"
 [[websocket.app]]
 id = "chat"
 [websocket]
@@ -274,14 +298,14 @@ pogod.toml:5: [queue] retain_failed @
 pogod.toml:7: [queue.mail] rate @
 pogod.toml:8: [[schedule]] @
 pogod.toml:14: [[worker]] host @
-pogod.toml:18: [[pool]] @
-pogod.toml:21: [websocket] @
-pogod.toml:19: [[websocket.app]] @
-pogod.toml:25: [cluster] bootstrap_expect @
-pogod.toml:26: [cluster] tls @
-pogod.toml:28: [web] tls @
-pogod.toml:30: [admin] dashboard @
-pogod.toml:32: [php] extension_dir @
+pogod.toml:19: [[pool]] memory_limit @
+pogod.toml:22: [websocket] @
+pogod.toml:20: [[websocket.app]] @
+pogod.toml:26: [cluster] bootstrap_expect @
+pogod.toml:27: [cluster] tls @
+pogod.toml:29: [web] tls @
+pogod.toml:31: [admin] dashboard @
+pogod.toml:33: [php] extension_dir @
 `, "@", "is not built yet and has no effect"))
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -433,6 +457,10 @@ func TestValidate(t *testing.T) {
 		"worker":    func(c *Config) { c.Workers = append(c.Workers, Worker{Name: "w", Script: "/s", Threads: 1}) },
 		"undefined": func(c *Config) { c.Workers[0].Queues = []string{"nobody"} },
 		"env":       func(c *Config) { c.Workers[0].Env["a=b"] = "" },
+		"pool":      func(c *Config) { c.Pools = append(c.Pools, Pool{Name: "p", Script: "/s", Threads: 1}) },
+		"pool name": func(c *Config) { c.Pools = []Pool{{"", "/s", 1, time.Second, nil}} },
+		"pools":     func(c *Config) { c.Pools = []Pool{{"p", "/s", 1, time.Second, nil}, {"p", "/s", 1, time.Second, nil}} },
+		"pool path": func(c *Config) { c.Pools = []Pool{{"p", "s", 1, time.Second, nil}} },
 	} {
 		c := parsed(t, "[[worker]]\n", nil)
 		if err := c.Validate(); err != nil {

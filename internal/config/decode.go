@@ -41,6 +41,8 @@ func (d *decoder) document() error {
 			err = d.queues(e.val)
 		case e.key == "worker":
 			err = d.workers(e.val)
+		case e.key == "pool":
+			err = d.pools(e.val)
 		case e.key == "node":
 			err = d.table(name, e.val, nodeFields(&c.Node))
 		case e.key == "php":
@@ -218,6 +220,31 @@ func (d *decoder) workers(list *value) error {
 	return nil
 }
 
+// pools decodes every [[pool]]. Threads that are not said stay unsaid here.
+func (d *decoder) pools(list *value) error {
+	names := map[string]bool{}
+	for _, t := range list.items {
+		p := newPool()
+		if err := d.table("[[pool]]", t, poolFields(&p)); err != nil {
+			return err
+		}
+		if names[p.Name] {
+			at := t.at
+			if e := t.entry("name"); e != nil {
+				at = e.val.at
+			}
+			return d.doc.fault(at, "[[pool]] name must be unique, but an earlier one is %q too: give each a name of its own", p.Name)
+		}
+		names[p.Name] = true
+		d.cfg.Pools = append(d.cfg.Pools, p)
+	}
+	return nil
+}
+
+func newPool() Pool {
+	return Pool{Name: defaultName, Script: defaultPoolScript, Threads: unsaid, MaxWait: defaultMaxWait, Env: map[string]string{}}
+}
+
 // override puts the environment and the flags over the file. base is what the
 // file's paths are relative to.
 func (d *decoder) override(o Options, base string) error {
@@ -309,6 +336,20 @@ func (d *decoder) complete(base string) error {
 		if info, err := os.Stat(filepath.Join(c.PHP.App, defaultScript)); err == nil && info.Mode().IsRegular() {
 			c.Workers = []Worker{{Name: defaultName, Script: defaultScript, Queues: []string{defaultName}, Threads: unsaid, Env: map[string]string{}}}
 		}
+		if info, err := os.Stat(filepath.Join(c.PHP.App, defaultPoolScript)); err == nil && info.Mode().IsRegular() {
+			c.Pools = []Pool{newPool()}
+		}
+	}
+	threads := defaultThreads
+	if c.Node.Mode == ModeDevelopment {
+		threads = defaultThreadsDevelopment
+	}
+	for i := range c.Pools {
+		p := &c.Pools[i]
+		p.Script = resolve(c.PHP.App, p.Script)
+		if p.Threads == unsaid {
+			p.Threads = threads
+		}
 	}
 	declare := func(name string) {
 		if _, ok := c.Queue.Lookup(name); !ok {
@@ -322,10 +363,7 @@ func (d *decoder) complete(base string) error {
 		w := &c.Workers[i]
 		w.Script = resolve(c.PHP.App, w.Script)
 		if w.Threads == unsaid {
-			w.Threads = defaultThreads
-			if c.Node.Mode == ModeDevelopment {
-				w.Threads = defaultThreadsDevelopment
-			}
+			w.Threads = threads
 		}
 		for _, q := range w.Queues {
 			declare(q)

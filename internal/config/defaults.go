@@ -21,11 +21,13 @@ const (
 // Defaults that are filled in after the file was read, because they depend on
 // other values of it.
 const (
-	defaultSocket             = "pogod.sock"       // in data_dir
-	defaultScript             = "queue-worker.php" // in app
-	defaultName               = "default"          // of a worker, and the queue that always exists
-	unsaid                    = -1                 // threads of a worker whose table has no such key
-	defaultCluster            = "127.0.0.1:8083"   // of [cluster] listen
+	defaultSocket             = "pogod.sock"          // in data_dir
+	defaultScript             = "queue-worker.php"    // in app
+	defaultPoolScript         = "dispatch-worker.php" // in app
+	defaultMaxWait            = 30 * time.Second      // of a pool
+	defaultName               = "default"             // of a worker or a pool, and the queue that always exists
+	unsaid                    = -1                    // threads of a worker or a pool whose table has no such key
+	defaultCluster            = "127.0.0.1:8083"      // of [cluster] listen
 	defaultThreads            = 4
 	defaultThreadsDevelopment = 2
 )

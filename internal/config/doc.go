@@ -28,7 +28,7 @@
 // the application. Config holds absolute paths whose symbolic links are not
 // resolved, so that whoever uses one follows a link that a deployment changed.
 //
-// The package reads the file and, without one, looks for queue-worker.php in
-// the application; it touches nothing else. Values from a file, the environment
+// The package reads the file and, without one, looks for queue-worker.php
+// and dispatch-worker.php in the application; it touches nothing else. Values from a file, the environment
 // and flags pass the same checks, those of Config.Validate.
 package config

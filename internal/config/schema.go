@@ -78,6 +78,16 @@ func workerFields(w *Worker) fields {
 	}.inert("max_jobs", "memory_limit", "ini", "host")
 }
 
+func poolFields(p *Pool) fields {
+	return fields{
+		"name":     text(&p.Name, CheckName),
+		"script":   text(&p.Script, checkPath),
+		"threads":  integer(&p.Threads, workerThreads.check),
+		"max_wait": duration(&p.MaxWait, poolWait.check),
+		"env":      environment(p.Env),
+	}.inert("memory_limit", "ini", "host")
+}
+
 func adminFields(a *Admin) fields {
 	return fields{"listen": text(&a.Listen, checkAdminListen)}.inert("tokens", "dashboard")
 }
@@ -106,8 +116,7 @@ var sections = map[string]section{
 	"worker":  {list: true},
 	"admin":   {},
 	"cluster": {},
-	"pool": {list: true, keys: fields{}.inert("name", "script", "threads", "max_wait", "memory_limit", "ini",
-		"env", "host")},
+	"pool":    {list: true},
 	"schedule": {list: true, keys: fields{}.inert("name", "cron", "every", "at", "timezone", "queue", "payload",
 		"script", "worker", "command", "overlap", "catch_up", "jitter", "timeout", "retries")},
 	"websocket": {keys: fields{}.inert("listen", "on_web", "max_event_bytes", "max_http_event_bytes", "ping",
@@ -142,6 +151,8 @@ func owners(key string) []string {
 			keys = queueFields(&Queue{}).inert("auto_create")
 		case "worker":
 			keys = workerFields(&Worker{})
+		case "pool":
+			keys = poolFields(&Pool{})
 		case "admin":
 			keys = adminFields(&Admin{})
 		case "cluster":

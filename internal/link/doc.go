@@ -52,6 +52,11 @@
 //	PurgeFailed   queue                      code and JSON
 //	Next          worker, slot               1 and a delivery, or 0: leave the loop
 //	Ended         worker, slot, lease, status, message   1
+//	Dispatch      handle, pool, message      none: what is wrong is told to Await
+//	Await         handle, microseconds       1 and results, or 5 and a sentence
+//	Abandon                                  none: all handles of this connection are given up
+//	NextTask      pool, slot, task, outcome, result              1 and a task, or 0: leave the loop
+//	TaskEnded     pool, slot, task, outcome, result, status      1
 //
 // on a control connection, node to host:
 //
@@ -67,4 +72,19 @@
 // worker's closure gets. The lease is new at every reservation, so (slot, lease)
 // names one attempt: an interrupt that comes late finds another lease in the
 // slot, or none, and does nothing.
+//
+// # Dispatch
+//
+// Handles are the client's: it makes them, unique on its connection, so that
+// Dispatch needs no answer. Await answers with the result of its handle first and
+// perhaps those of other handles that are done, each three fields: handle,
+// outcome (see Outcome), result. They are told once. The body of NextTask's answer is
+// that of Next's, with the task's number, which has the highest bit, in place of
+// a lease: no lease ever equals it. NextTask and TaskEnded carry the last task's
+// number and how it ended; task 0 is none.
+//
+// The body of Hello's answer is fields, too. The first is the node's pools, in it two
+// fields for each: name and threads. More may follow; a client reads those that it
+// knows, and one that is older than the node ignores the body, as it sends none of
+// these operations: that is why all of this is version 1 still.
 package link

@@ -33,6 +33,12 @@ const (
 	Next  Op = 16
 	Ended Op = 17
 
+	Dispatch  Op = 64
+	Await     Op = 65
+	Abandon   Op = 66
+	NextTask  Op = 67
+	TaskEnded Op = 68
+
 	Interrupt Op = 32
 	Drain     Op = 33
 	Ready     Op = 48

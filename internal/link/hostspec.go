@@ -22,10 +22,11 @@ type WebSpec struct {
 // WorkerSpec is one worker script and its threads.
 type WorkerSpec struct {
 	Name      string            `json:"name"`
-	Script    string            `json:"script"`        // absolute path
-	Threads   int               `json:"threads"`       // each runs the script by itself
-	FirstSlot int               `json:"first_slot"`    // its threads have slots FirstSlot ... FirstSlot+Threads-1 in this host
-	Env       map[string]string `json:"env,omitempty"` // added to $_SERVER and getenv()
+	Script    string            `json:"script"`             // absolute path
+	Threads   int               `json:"threads"`            // each runs the script by itself
+	FirstSlot int               `json:"first_slot"`         // its threads have slots FirstSlot ... FirstSlot+Threads-1 in this host
+	Env       map[string]string `json:"env,omitempty"`      // added to $_SERVER and getenv()
+	Dispatch  bool              `json:"dispatch,omitempty"` // it serves the pool of that name: NextTask in place of Next
 }
 
 // HostSpecEnv names the environment variable that holds a HostSpec.

@@ -29,6 +29,12 @@ type Handler interface {
 	Closed(c *Conn)
 }
 
+// Greeter is a Handler that has something to tell each connection at its beginning.
+type Greeter interface {
+	// Greeting is the body of Hello's answer, see AppendGreeting.
+	Greeting() []byte
+}
+
 // Peer is what a connection said of itself in Hello, and what the kernel says.
 type Peer struct {
 	Role Role
@@ -221,7 +227,11 @@ func (s *Server) greet(c *Conn, r *bufio.Reader, nc *net.UnixConn) error {
 		return err
 	}
 	c.Peer = Peer{Role: role, Name: name, PID: int(cred.Pid)}
-	return c.Answer(1, nil)
+	var greeting []byte
+	if g, ok := s.h.(Greeter); ok {
+		greeting = g.Greeting()
+	}
+	return c.Answer(1, greeting)
 }
 
 func peerCred(nc *net.UnixConn) (*unix.Ucred, error) {

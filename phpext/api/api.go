@@ -53,15 +53,21 @@ type Server struct {
 	threads Threads
 	hosts   Hosts
 	ready   func() bool
+	tasks   Tasks // nil: no pool is served
 }
 
 // New returns a server. ctx ends calls under way; ready is what status tells.
 func New(ctx context.Context, q Queue, t Threads, h Hosts, ready func() bool) *Server {
-	return &Server{ctx, q, t, h, ready}
+	return &Server{ctx: ctx, queue: q, threads: t, hosts: h, ready: ready}
 }
 
 // Closed implements link.Handler.
-func (s *Server) Closed(c *link.Conn) { s.threads.Closed(c) }
+func (s *Server) Closed(c *link.Conn) {
+	if s.tasks != nil {
+		s.tasks.Closed(c)
+	}
+	s.threads.Closed(c)
+}
 
 // maxDelay of a push or release: ten years. The extension throws ValueError before.
 const maxDelay = 10 * 365 * 24 * time.Hour
@@ -126,6 +132,9 @@ func (s *Server) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 			return err
 		}
 		return s.threads.Ended(c, worker, uint64(lease), status, text)
+	}
+	if known, err := s.task(c, op, f); known {
+		return err
 	}
 	return fmt.Errorf("%w: operation %d", link.ErrFrame, op)
 }

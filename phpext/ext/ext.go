@@ -16,7 +16,7 @@ import (
 )
 
 // JobRequest is the ContentLength of a request that is a worker script. Its
-// environment has POGO_WORKER (the worker's name), POGO_SLOT, and POGO_ENV: the
+// environment has POGO_WORKER (the worker's name) or POGO_POOL (the pool's), POGO_SLOT, and POGO_ENV: the
 // names, one a line, of variables that getenv() shows too.
 const JobRequest = C.POGO_JOB_REQUEST
 

@@ -8,6 +8,8 @@
 #include <Zend/zend_smart_str.h>
 #include <ext/json/php_json.h>
 
+#include "dispatch_arginfo.h"
+
 #define MAX_REASON ((size_t)64 << 10) /* the node keeps 8 KiB of it */
 
 /* ---- answers that the extension gives itself ---- */
@@ -277,5 +279,9 @@ const zend_function_entry pogo_functions[] = {
   ZEND_FE(pogo_queue_retry_failed, arginfo_pogo_queue_retry_failed)
   ZEND_FE(pogo_queue_forget_failed, arginfo_pogo_queue_forget_failed)
   ZEND_FE(pogo_queue_purge_failed, arginfo_pogo_queue_purge_failed)
+  ZEND_FE(pogo_dispatch, arginfo_pogo_dispatch)
+  ZEND_FE(pogo_await, arginfo_pogo_await)
+  ZEND_FE(pogo_pool_size, arginfo_pogo_pool_size)
+  ZEND_FE(pogo_spawn, arginfo_pogo_spawn)
   ZEND_FE_END
 };

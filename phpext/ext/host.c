@@ -170,11 +170,11 @@ void pogo_host_rinit(void) {
     return;
   }
   zend_is_auto_global_str(ZEND_STRL("_SERVER"));
-  zend_string *name = server_string("POGO_WORKER"), *slot = server_string("POGO_SLOT");
+  zend_string *pool = server_string("POGO_POOL"), *name = pool ? pool : server_string("POGO_WORKER"), *slot = server_string("POGO_SLOT");
   if (!name || !slot) {
     return;
   }
-  pogo_worker_begin(zend_string_copy(name), ZEND_STRTOL(ZSTR_VAL(slot), NULL, 10));
+  pogo_worker_begin(zend_string_copy(name), ZEND_STRTOL(ZSTR_VAL(slot), NULL, 10), pool != NULL);
   take_environment();
   drop_server("POGO_ENV");
   drop_server("POGO_SLOT");

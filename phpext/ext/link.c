@@ -66,6 +66,7 @@ static bool run_handlers(pogo_link *l) {
   }
   pogo_link mine = *l;
   pogo_link_init(l);
+  l->borrowed = true;
   zend_try {
     zend_interrupt_function(EG(current_execute_data));
   } zend_catch {
@@ -156,8 +157,9 @@ void pogo_link_close(pogo_link *l) {
 void pogo_link_free(pogo_link *l) {
   pogo_link_close(l);
   free(l->in);
-  l->in = NULL;
-  l->cap = 0;
+  free(l->greeting);
+  l->in = l->greeting = NULL;
+  l->cap = l->greeting_len = 0;
 }
 
 void pogo_link_trim(pogo_link *l) {
@@ -205,6 +207,12 @@ static bool greet(pogo_link *l, enum pogo_wait how) {
     snprintf(l->error, sizeof l->error, "the node refused: %.*s", (int)MIN(a.len, 250), a.body);
     return false;
   }
+  free(l->greeting);
+  l->greeting_len = 0;
+  if ((l->greeting = malloc(a.len))) {
+    memcpy(l->greeting, a.body, a.len);
+    l->greeting_len = a.len;
+  }
   return true;
 }
 
@@ -220,6 +228,8 @@ static bool open_link(pogo_link *l, enum pogo_wait how) {
     snprintf(l->error, sizeof l->error, "no node is reachable: socket: %s", strerror(errno));
     return false;
   }
+  static uint64_t last_serial;
+  l->serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
   l->pid = getpid();
   l->role = pogo_in_worker() ? POGO_ROLE_WORKER : POGO_ROLE_PHP;
   /* A full backlog is the only thing that a connect to a unix socket waits for. */
@@ -388,4 +398,42 @@ pogo_outcome pogo_call(pogo_link *l, pogo_request *r, enum pogo_wait how, pogo_a
     return POGO_LOST;
   }
   return POGO_ANSWERED;
+}
+
+static void begin_call(pogo_link *l) {
+  l->stopped = false;
+  l->error[0] = 0;
+  pogo_link_trim(l);
+}
+
+pogo_outcome pogo_call_open(pogo_link *l, pogo_request *r, enum pogo_wait how, int64_t milliseconds, pogo_answer *a) {
+  int64_t until = milliseconds ? now_ms() + milliseconds : 0;
+  begin_call(l);
+  if (!usable(l)) {
+    snprintf(l->error, sizeof l->error, "the link to the node was lost");
+    return POGO_UNSENT;
+  }
+  if (!send_all(l, r, how, until)) {
+    pogo_link_close(l);
+    return POGO_UNSENT;
+  }
+  if (!receive(l, how, until, a)) {
+    pogo_link_close(l);
+    return POGO_LOST;
+  }
+  return POGO_ANSWERED;
+}
+
+bool pogo_connect(pogo_link *l, enum pogo_wait how) {
+  begin_call(l);
+  return usable(l) || open_link(l, how);
+}
+
+bool pogo_send(pogo_link *l, pogo_request *r, enum pogo_wait how) {
+  begin_call(l);
+  if (send_all(l, r, how, how == POGO_WAIT_DEAF ? now_ms() + DEAF_MS : 0)) {
+    return true;
+  }
+  pogo_link_close(l);
+  return false;
 }

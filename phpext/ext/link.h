@@ -11,7 +11,7 @@
 
 #define POGO_PROTOCOL 1
 #define POGO_MAX_FRAME (17u << 20)
-#define POGO_MAX_FIELDS 5
+#define POGO_MAX_FIELDS 6
 
 enum pogo_op {
   POGO_HELLO = 0,
@@ -26,6 +26,11 @@ enum pogo_op {
   POGO_PURGE_FAILED = 9,
   POGO_NEXT = 16,
   POGO_ENDED = 17,
+  POGO_DISPATCH = 64,
+  POGO_AWAIT = 65,
+  POGO_ABANDON = 66,
+  POGO_NEXT_TASK = 67,
+  POGO_TASK_ENDED = 68,
 };
 
 enum pogo_role { POGO_ROLE_PHP = 1, POGO_ROLE_WORKER = 2 };
@@ -59,6 +64,10 @@ typedef struct {
   int fd;          /* -1: none */
   pid_t pid;       /* the process that opened fd; in a forked child fd is the parent's */
   int64_t role;    /* as it was said in Hello */
+  uint64_t serial; /* of the connection: no other of this process has it */
+  bool borrowed;   /* a signal handler's, while a call waits on the thread's own */
+  char *greeting;  /* what the node said at its beginning: see the Go package internal/link */
+  size_t greeting_len;
   char *in;        /* answers; grows, and is given back once it is over 1 MiB */
   size_t cap;
   bool stopped;    /* the last call was ended by a time-out or a signal handler */
@@ -90,6 +99,15 @@ void pogo_request_int(pogo_request *r, int64_t v);
 
 /* Sends r and waits for its answer, over the thread's connection or a new one. */
 pogo_outcome pogo_call(pogo_link *l, pogo_request *r, enum pogo_wait how, pogo_answer *a);
+
+/* The same over the connection that is open, for a request about something that
+ * lives with it. Waits for milliseconds, or for ever with 0. */
+pogo_outcome pogo_call_open(pogo_link *l, pogo_request *r, enum pogo_wait how, int64_t milliseconds, pogo_answer *a);
+/* Opens the connection if it is not. False: the link's error says why. */
+bool pogo_connect(pogo_link *l, enum pogo_wait how);
+/* Sends a request that has no answer over the open connection. False: likewise, and
+ * the connection is closed. */
+bool pogo_send(pogo_link *l, pogo_request *r, enum pogo_wait how);
 
 void pogo_link_init(pogo_link *l);
 void pogo_link_close(pogo_link *l);

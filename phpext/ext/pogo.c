@@ -43,6 +43,7 @@ static PHP_MSHUTDOWN_FUNCTION(pogo) {
 
 static PHP_RINIT_FUNCTION(pogo) {
   pogo_worker_rinit();
+  pogo_tasks_rinit();
 #ifdef POGO_STATIC
   pogo_host_rinit();
 #endif
@@ -50,6 +51,7 @@ static PHP_RINIT_FUNCTION(pogo) {
 }
 
 static PHP_RSHUTDOWN_FUNCTION(pogo) {
+  pogo_tasks_end();
   pogo_worker_rshutdown();
 #ifdef POGO_STATIC
   pogo_host_rshutdown();
@@ -69,7 +71,7 @@ static PHP_MINFO_FUNCTION(pogo) {
   php_info_print_table_row(2, "socket", *path ? path : "none is known");
   php_info_print_table_row(2, "link", l->fd >= 0 && l->pid == getpid() ? "open" : *l->error ? l->error : "not opened yet");
   if (w->active) {
-    php_info_print_table_row(2, "worker", ZSTR_VAL(w->name));
+    php_info_print_table_row(2, w->pool ? "pool" : "worker", ZSTR_VAL(w->name));
   }
   php_info_print_table_end();
   DISPLAY_INI_ENTRIES();

@@ -29,7 +29,13 @@ typedef struct {
   pid_t pid;         /* the process whose script it is: a forked child has no attempt */
   zend_string *name; /* of the worker */
   int64_t slot;      /* in a host; -1 on the command line */
-  uint64_t lease;    /* of the attempt that runs; 0 between attempts */
+  bool pool;         /* it serves the pool of that name, and no queue */
+  uint64_t lease;    /* of the attempt that runs, or the number of the task; 0 between attempts */
+  struct {           /* of a pool: the task that ended, and how, until the node knows */
+    uint64_t number;
+    int64_t outcome;
+    zend_string *result;
+  } last;
   zend_long limit;   /* max_execution_time as it was at the first entry; -1 before it */
   struct {           /* the last exception that was thrown; NULL: none */
     zend_string *type, *message, *file;
@@ -37,9 +43,16 @@ typedef struct {
   } thrown;
 } pogo_worker;
 
+/* What this request has dispatched and not awaited; request memory. */
+typedef struct {
+  HashTable *handles; /* NULL: nothing yet */
+  pid_t pid;          /* whose they are */
+} pogo_tasks;
+
 ZEND_BEGIN_MODULE_GLOBALS(pogo)
   pogo_link link;
   pogo_worker worker;
+  pogo_tasks tasks;
 ZEND_END_MODULE_GLOBALS(pogo)
 
 ZEND_EXTERN_MODULE_GLOBALS(pogo)
@@ -53,12 +66,24 @@ void pogo_worker_minit(void);
 void pogo_worker_mshutdown(void);
 void pogo_worker_rinit(void);
 void pogo_worker_rshutdown(void);
-/* Begins a worker script; name and slot as in pogo_worker. */
-void pogo_worker_begin(zend_string *name, int64_t slot);
+/* Begins a worker script; name, slot and pool as in pogo_worker. */
+void pogo_worker_begin(zend_string *name, int64_t slot, bool pool);
 /* Whether this thread, in this process, runs a worker script. */
 static inline bool pogo_in_worker(void) {
   return POGO_G(worker).active && POGO_G(worker).pid == getpid();
 }
+
+/* dispatch.c */
+void pogo_tasks_rinit(void);
+/* Cancels what was dispatched and not awaited. */
+void pogo_tasks_end(void);
+/* Keeps what the closure of a pool's worker returned. */
+void pogo_task_returned(pogo_worker *w, zval *value);
+/* Keeps why it has returned nothing; takes the string. */
+void pogo_task_broke(pogo_worker *w, zend_string *why);
+void pogo_task_forget(pogo_worker *w);
+/* Builds a request that tells how the last task ended: what was kept, or else text. */
+void pogo_task_request(pogo_request *r, const pogo_worker *w, enum pogo_op op, const char *text, size_t n);
 
 #ifdef POGO_STATIC
 /* host.c: what is different inside a PHP host */

@@ -132,6 +132,8 @@ static bool end_attempt(pogo_worker *w) {
   }
   reset_time_limit(w);
   pogo_slot_end(w->slot);
+  pogo_tasks_end();
+  w->last.number = w->lease;
   w->lease = 0;
   w->exited = w->escaped = false;
   forget_thrown(w);
@@ -152,10 +154,16 @@ static bool ask(pogo_worker *w, pogo_answer *a) {
   int waited = 0, delay = 50;
   for (;;) {
     pogo_request r;
-    pogo_request_begin(&r, POGO_NEXT);
-    pogo_request_bytes(&r, ZSTR_VAL(w->name), ZSTR_LEN(w->name));
-    pogo_request_int(&r, w->slot);
+    if (w->pool) {
+      pogo_task_request(&r, w, POGO_NEXT_TASK, "", 0);
+    } else {
+      pogo_request_begin(&r, POGO_NEXT);
+      pogo_request_bytes(&r, ZSTR_VAL(w->name), ZSTR_LEN(w->name));
+      pogo_request_int(&r, w->slot);
+    }
     if (pogo_call(l, &r, POGO_WAIT_HANDLERS, a) == POGO_ANSWERED) {
+      pogo_task_forget(w);
+      w->last.number = 0;
       return true;
     }
     if (l->stopped || EG(exception) || waited >= RECONNECT_MS || !pogo_pause(l, delay, POGO_WAIT_HANDLERS)) {
@@ -183,7 +191,7 @@ static bool next(pogo_worker *w, zval *message) {
   }
   if (a.code != 1 || a.len < sizeof w->lease) {
     if (a.code != 0) {
-      php_error_docref(NULL, E_WARNING, "the node gave worker \"%s\" no job: code %d %.*s", ZSTR_VAL(w->name), a.code, (int)MIN(a.len, 500), a.body);
+      php_error_docref(NULL, E_WARNING, "the node gave %s \"%s\" no job: code %d %.*s", w->pool ? "pool" : "worker", ZSTR_VAL(w->name), a.code, (int)MIN(a.len, 500), a.body);
     }
     return leave(w);
   }
@@ -222,11 +230,17 @@ static void handle_request(INTERNAL_FUNCTION_PARAMETERS) {
   fci.params = &message;
   fci.param_count = 1;
   zend_call_function(&fci, &fcc);
+  if (w->pool && !EG(exception) && !Z_ISUNDEF(result)) {
+    pogo_task_returned(w, &result);
+  }
   zval_ptr_dtor(&message);
   zval_ptr_dtor(&result);
   if (EG(exception)) { /* goes on to the caller, who as a rule lets the script end */
     w->exited = zend_is_unwind_exit(EG(exception)) || zend_is_graceful_exit(EG(exception));
     w->escaped = !w->exited;
+    if (w->pool && w->escaped) {
+      pogo_task_broke(w, why(w)); /* a script that catches it outside goes on to the next */
+    }
     RETURN_THROWS();
   }
   RETURN_TRUE;
@@ -245,11 +259,15 @@ static ZEND_NAMED_FUNCTION(handle_request_in_host) {
 static ZEND_NAMED_FUNCTION(handle_request_on_command_line) {
   if (!POGO_G(worker).active) {
     const char *name = getenv("POGO_WORKER");
+    bool pool = !name || !*name;
+    if (pool) {
+      name = getenv("POGO_POOL");
+    }
     if (!name || !*name) {
-      zend_throw_exception(spl_ce_RuntimeException, "frankenphp_handle_request() needs a worker on the command line: set POGO_WORKER to the name of one", 0);
+      zend_throw_exception(spl_ce_RuntimeException, "frankenphp_handle_request() needs a worker on the command line: set POGO_WORKER to the name of one, or POGO_POOL to that of a pool", 0);
       RETURN_THROWS();
     }
-    pogo_worker_begin(zend_string_init(name, strlen(name), 0), -1);
+    pogo_worker_begin(zend_string_init(name, strlen(name), 0), -1, pool);
   }
   handle_request(INTERNAL_FUNCTION_PARAM_PASSTHRU);
 }
@@ -301,12 +319,13 @@ void pogo_worker_rinit(void) {
   memset(&POGO_G(worker), 0, sizeof(pogo_worker));
 }
 
-void pogo_worker_begin(zend_string *name, int64_t slot) {
+void pogo_worker_begin(zend_string *name, int64_t slot, bool pool) {
   pogo_worker *w = &POGO_G(worker);
   w->active = true;
   w->pid = getpid();
   w->name = name;
   w->slot = slot;
+  w->pool = pool;
   w->limit = -1;
 }
 
@@ -324,18 +343,26 @@ void pogo_worker_rshutdown(void) {
     char *text = estrndup(ZSTR_VAL(message), ZSTR_LEN(message));
     pogo_request r;
     pogo_answer a;
-    pogo_request_begin(&r, POGO_ENDED);
-    pogo_request_bytes(&r, ZSTR_VAL(w->name), ZSTR_LEN(w->name));
-    pogo_request_int(&r, w->slot);
-    pogo_request_int(&r, (int64_t)w->lease);
-    pogo_request_int(&r, EG(exit_status));
-    pogo_request_bytes(&r, text, clean_text(text, ZSTR_LEN(message)));
+    size_t n = clean_text(text, ZSTR_LEN(message));
+    if (w->pool) {
+      if (w->lease) w->last.number = w->lease;
+      pogo_task_request(&r, w, POGO_TASK_ENDED, text, n);
+      pogo_request_int(&r, EG(exit_status));
+    } else {
+      pogo_request_begin(&r, POGO_ENDED);
+      pogo_request_bytes(&r, ZSTR_VAL(w->name), ZSTR_LEN(w->name));
+      pogo_request_int(&r, w->slot);
+      pogo_request_int(&r, (int64_t)w->lease);
+      pogo_request_int(&r, EG(exit_status));
+      pogo_request_bytes(&r, text, n);
+    }
     (void)pogo_call(&POGO_G(link), &r, POGO_WAIT_DEAF, &a); /* a node that has gone knows of no attempt */
     efree(text);
     zend_string_release(message);
   }
   pogo_link_close(&POGO_G(link)); /* its Hello named this worker */
   forget_thrown(w);
+  pogo_task_forget(w);
   zend_string_release(w->name);
   memset(w, 0, sizeof *w);
 }
