@@ -27,7 +27,7 @@ type benchSite struct {
 	pid        int
 }
 
-func startBench(b *testing.B) *benchSite {
+func startBench(b *testing.B, settings ...string) *benchSite {
 	b.Helper()
 	bin := os.Getenv("POGOD_BIN")
 	if bin == "" {
@@ -43,7 +43,7 @@ func startBench(b *testing.B) *benchSite {
 	}
 	config := filepath.Join(home, "pogod.toml")
 	text := fmt.Sprintf("[node]\ndata_dir = \"data\"\n[php]\napp = %q\n[web]\nlisten = \"127.0.0.1:0\"\nthreads = 16\n[admin]\nlisten = \"127.0.0.1:0\"\n"+
-		"[queue.push]\n[[worker]]\nqueues = [\"cycle\"]\nthreads = 4\n", app)
+		"[queue.push]\n[[worker]]\nqueues = [\"cycle\"]\nthreads = 4\n", app) + strings.Join(settings, "")
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}
