@@ -46,7 +46,8 @@ const inlineAnswer = 64 << 10
 // Everything happens on the goroutine of the connection that brought it about. What is to
 // be written is gathered under the lock and written after it.
 type Dispatch struct {
-	cfg DispatchConfig
+	cfg     DispatchConfig
+	maxKept int // maxKeptSize, but for tests
 
 	mu      sync.Mutex // guards what follows; held for moments, never across a write
 	pools   map[string]*taskPool
@@ -132,7 +133,7 @@ type letter struct {
 // NewDispatch returns the pools, which have no threads yet.
 func NewDispatch(cfg DispatchConfig) *Dispatch {
 	d := &Dispatch{
-		cfg: cfg, pools: map[string]*taskPool{}, callers: map[*link.Conn]*taskCaller{},
+		cfg: cfg, maxKept: maxKeptSize, pools: map[string]*taskPool{}, callers: map[*link.Conn]*taskCaller{},
 		threads: map[*link.Conn]*taskThread{}, running: map[uint64]*task{},
 	}
 	for _, p := range cfg.Pools {
@@ -284,8 +285,8 @@ func (d *Dispatch) idleLocked() {
 // waits for it now. mu is held.
 func (d *Dispatch) concludeLocked(t *task, outcome link.Outcome, result []byte) letter {
 	k := t.caller
-	if k.kept+len(result) > maxKeptSize && k.awaited != t {
-		outcome, result = link.Broke, fmt.Appendf(nil, "the results that this script has not awaited have over %d MiB: await them sooner", maxKeptSize>>20)
+	if k.kept+len(result) > d.maxKept && k.awaited != t {
+		outcome, result = link.Broke, fmt.Appendf(nil, "the results that this script has not awaited have over %d MiB: await them sooner", d.maxKept>>20)
 	}
 	t.outcome, t.result = outcome, slices.Clone(result) // it lies in a buffer that is used again
 	k.kept += len(t.result)

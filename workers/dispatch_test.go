@@ -523,3 +523,25 @@ func TestLargeResults(t *testing.T) {
 	}
 	b.result(script.await(2, 0), told{2, link.Returned, "small"})
 }
+
+func TestResultsNotAwaitedAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newDispatchBench(t)
+	b.d.maxKept = 2 << 20
+	script, thread := b.peer(), b.peer()
+	mib := strings.Repeat("x", 1<<20)
+	for h := range int64(5) {
+		script.dispatch(h, "default", "x")
+	}
+	r := b.reply(thread.next("default", 0, 0, ""))
+	for range 3 {
+		r = b.reply(thread.next("default", r.number, link.Returned, mib))
+	}
+	b.result(script.await(2, 0), told{2, link.Broke, "the results that this script has not awaited have over 2 MiB: await them sooner"})
+	waits := script.await(3, time.Hour) // one that is awaited is not kept
+	r = b.reply(thread.next("default", r.number, link.Returned, mib))
+	b.result(waits, told{3, link.Returned, mib})
+	b.result(script.await(0, 0), told{0, link.Returned, mib})
+	thread.next("default", r.number, link.Returned, mib)
+	b.result(script.await(4, 0), told{4, link.Returned, mib})
+}

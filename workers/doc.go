@@ -12,4 +12,7 @@
 //
 // The jobs of a host that ended by itself run next one by one, each alone in the
 // quarantine of its worker; quarantine.go says how.
+//
+// Dispatch is apart from all that: it hands tasks from one PHP thread to another, on this
+// node and in memory.
 package workers

@@ -35,6 +35,10 @@ function perform(string $class, array $args): mixed
             exit($args[0]);
         case 'Memory':
             return $ok(strlen(str_repeat('x', 1 << 30)));
+        case 'Busy': // for so many microseconds
+            for ($end = hrtime(true) + 1000 * $args[0]; hrtime(true) < $end;) {
+            }
+            return $ok(null);
         case 'Spin':
             touch(record($args[0]));
             for (;;) {
