@@ -45,8 +45,9 @@ setup: ## find or make what is needed: Go, a thread-safe PHP, system packages
 
 .PHONY: build
 build: ## build bin/pogod with PHP, and bin/pogo.so for the php command line
-	$(GO_PHP) build -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/pogod .
+	$(GO_PHP) build -tags $(TAGS) -ldflags "$(LDFLAGS) -X main.phpBinary=$$("$$(scripts/php.sh)" --php-binary)" -o bin/pogod .
 	scripts/pogo-so.sh
+	cp scripts/pogod-php.sh bin/pogod-php
 
 .PHONY: build-nophp
 build-nophp: ## build bin/pogod-nophp: a node without PHP, without C

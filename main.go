@@ -18,6 +18,7 @@ func main() {
 		Serve:   serve,
 		PHPHost: phpHost,
 		HasPHP:  hasPHP,
+		PHP:     commandLine,
 		Stdout:  os.Stdout,
 		Stderr:  os.Stderr,
 	}, os.Args[1:]))

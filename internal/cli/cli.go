@@ -44,6 +44,8 @@ type Deps struct {
 	PHPHost func(ctx context.Context) error
 	// HasPHP says whether this binary was built with PHP.
 	HasPHP bool
+	// PHP finds the php command line of this build. nil: there is none.
+	PHP func() (CommandLine, error)
 	// Stdout takes what was asked for. Default os.Stdout.
 	Stdout io.Writer
 	// Stderr takes errors and warnings. Default os.Stderr.
@@ -56,6 +58,7 @@ type program struct {
 	now    func() time.Time
 	tick   func() (ticks <-chan time.Time, stop func()) // each second
 	screen func(io.Writer) bool                         // whether a person sees what is written
+	exec   func(path string, argv, env []string) error  // becomes that program
 }
 
 func newProgram(d Deps) *program {
@@ -68,7 +71,7 @@ func newProgram(d Deps) *program {
 	if d.Stderr == nil {
 		d.Stderr = os.Stderr
 	}
-	return &program{Deps: d, now: time.Now, screen: terminal, tick: func() (<-chan time.Time, func()) {
+	return &program{Deps: d, now: time.Now, screen: terminal, exec: syscall.Exec, tick: func() (<-chan time.Time, func()) {
 		t := time.NewTicker(time.Second)
 		return t.C, t.Stop
 	}}
@@ -85,8 +88,13 @@ func Execute(d Deps, args []string) int {
 
 func (p *program) execute(ctx context.Context, args []string) int {
 	root := p.root()
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	var err error
+	if o, rest, ok := phpArgs(args); ok && !ownPHP(root, rest) {
+		err = p.becomePHP(o, rest)
+	} else {
+		root.SetArgs(args)
+		err = root.ExecuteContext(ctx)
+	}
 	if err == nil {
 		return ExitDone
 	}
@@ -131,7 +139,7 @@ it is a single node in development mode, with its data in ./.pogod.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(`%v: "%s --help" lists the flags`, err, cmd.CommandPath())
 	})
-	root.AddCommand(p.serve(), p.status(), p.cluster(), p.version(), p.phpHost())
+	root.AddCommand(p.serve(), p.status(), p.cluster(), p.php(), p.version(), p.phpHost())
 	return root
 }
 

@@ -103,7 +103,7 @@ func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
 		"root": {"--help"}, "bare": {}, "serve": {"serve", "--help"}, "status": {"status", "-h"}, "version": {"help", "version"},
 		"cluster": {"cluster", "--help"}, "bare cluster": {"cluster"}, "cluster_init": {"cluster", "init", "--help"}, "cluster_token": {"help", "cluster", "token"},
-		"cluster_join": {"cluster", "join", "-h"}, "cluster_members": {"cluster", "members", "-h"},
+		"cluster_join": {"cluster", "join", "-h"}, "php": {"help", "php"}, "cluster_members": {"cluster", "members", "-h"},
 	} {
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") || strings.Contains(out, "php-host") {
