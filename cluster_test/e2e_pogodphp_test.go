@@ -111,7 +111,7 @@ func testPogodPHPBinary(t *testing.T, s *site) {
 // testPogodPHPSignals sees that php is the very process that was started.
 func testPogodPHPSignals(t *testing.T, s *site) {
 	for script, want := range map[string]string{
-		`echo getmypid(), "\n"; while (true) sleep(60);`: "signal: terminated",
+		`echo getmypid(), "\n"; while (true) sleep(60);`:                                                                     "signal: terminated",
 		`pcntl_async_signals(true); pcntl_signal(SIGTERM, fn () => exit(9)); echo getmypid(), "\n"; while (true) sleep(60);`: "exit status 9",
 	} {
 		cmd := s.pogodPHP(t, "-r", script)

@@ -197,6 +197,7 @@ func TestValgrind(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-r", `for ($i = 0; $i < 3; $i++) { pogo_queue_push('echo', str_repeat('x', $i << 20)); pogo_queue_ack('q', 'd'); pogo_queue_status(); pogo_queue_failed('q');
+			pogo_queue_reserve(['q', 'r'], 1); try { pogo_queue_reserve(['q', '']); } catch (ValueError) {} try { pogo_queue_reserve(['q', []]); } catch (TypeError) {}
 			try { pogo_queue_push('q', 'p', -1); } catch (ValueError) {} }`},
 		{"-r", noNode},
 		{script},

@@ -34,10 +34,28 @@ pogo_await(int $handle, float $timeout = 5.0): mixed
 pogo_pool_size(string $pool = 'default'): int
 pogo_spawn(string $class, array $args = array (
 ), string $pool = 'default'): int
+pogo_queue_reserve(array $queues, float $wait = 0.0): string
 frankenphp_handle_request(callable $callback): bool
 `
 	if got := run(t, php(t, "", "-r", script)); got != want {
 		t.Errorf("on the command line:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestReserveArguments(t *testing.T) {
+	n := newNode(t)
+	got := run(t, php(t, n.path, "-r", `
+		$name = 'b'; $refs = ['a', &$name];
+		foreach ([[['q'], 0], [$refs, 1.5], [['q'], 0.0001], [['x' => 'é'], 86400]] as $args) echo pogo_queue_reserve(...$args), "\n";
+		foreach ([[[]], [['q'], -1], [['q'], NAN], [['q'], INF], [['q', null]], [[''], 1]] as $args) {
+			try { echo pogo_queue_reserve(...$args); } catch (Error $e) { echo $e::class, ' '; }
+		}`))
+	if want := `{"queues":"q","wait":0}
+{"queues":"a\nb","wait":1500}
+{"queues":"q","wait":1}
+{"queues":"é","wait":86400000}
+ValueError ValueError ValueError ValueError TypeError ValueError `; got != want {
+		t.Errorf("%s\nwant:\n%s", got, want)
 	}
 }
 

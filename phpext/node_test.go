@@ -307,6 +307,9 @@ func (n *node) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		return c.Answer(1, fmt.Appendf(nil, `{"op":%d,"queue":%q,"id":%q}`, op, q, id))
 	case link.PurgeFailed:
 		return c.Answer(1, fmt.Appendf(nil, `{"op":%d,"queue":%q}`, op, f.String()))
+	case link.Reserve:
+		queues, wait := f.String(), f.Int()
+		return c.Answer(1, fmt.Appendf(nil, `{"queues":%q,"wait":%d}`, queues, wait))
 	case link.Next:
 		_, slot := f.String(), f.Int()
 		if err := f.Done(); err != nil {

@@ -22,6 +22,8 @@ type thread struct {
 	running *attempt // nil between attempts
 	quick   bool     // its last handler came back to Next right after it had settled
 	soon    bool     // its handler is settling, and it is quick: as good as free
+	// Of a delivery that Reserve handed out, or its call that waits; nil for a thread.
+	reserver *reserver
 }
 
 // attempt is one handler that was started.

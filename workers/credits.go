@@ -62,5 +62,6 @@ func (p *Pools) creditsLocked(now time.Time) leader.Credits {
 		}
 		c.Pools = append(c.Pools, leader.Pool{Name: pool.Name, Queues: pool.Queues, Free: max(free, 0)})
 	}
+	c.Pools = p.reserverCredits(c.Pools)
 	return c
 }

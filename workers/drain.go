@@ -20,6 +20,7 @@ func (p *Pools) Drain(ctx context.Context) (idle bool) {
 			waiting = append(waiting, t)
 		}
 	}
+	answer := p.drainReservers()
 	ended := make(chan struct{})
 	if len(p.attempts) == 0 {
 		close(ended)
@@ -28,6 +29,7 @@ func (p *Pools) Drain(ctx context.Context) (idle bool) {
 	}
 	p.mu.Unlock()
 	p.signal()
+	answer()
 	for _, t := range waiting {
 		_ = t.conn.Answer(0, nil) // a thread that is gone needs no answer
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -376,6 +377,8 @@ func (b *bench) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 	switch op {
 	case link.Next:
 		return b.pools.Next(c, f.String(), f.Int())
+	case link.Reserve:
+		return b.pools.Reserve(c, strings.Split(f.String(), "\n"), time.Duration(f.Int())*time.Millisecond)
 	case link.Ended:
 		worker, _, lease, status, text := f.String(), f.Int(), f.Int(), f.Int(), f.String()
 		return b.pools.Ended(c, worker, uint64(lease), status, text)

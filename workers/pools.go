@@ -94,17 +94,19 @@ type Pools struct {
 
 	mu       sync.Mutex // guards what follows; held for map operations, never across a call that waits
 	threads  map[*link.Conn]*thread
-	attempts map[uint64]*attempt // by lease: running
-	started  map[uint64]struct{} // leases that were started or given back, until the state no longer has them
-	pending  map[uint64]pending  // leases that have no thread yet
-	looked   looked              // when credits were counted last
-	failures map[string]failure  // by pool: the last script that ended badly
-	restarts map[string]uint64   // by pool: scripts that ended
-	lately   []endedName         // names of attempts that ended, a ring
-	nextName int                 // where lately is written next
-	draining bool
+	attempts map[uint64]*attempt  // by lease: running
+	started  map[uint64]struct{}  // leases that were started or given back, until the state no longer has them
+	pending  map[uint64]pending   // leases that have no thread yet
+	looked   looked               // when credits were counted last
+	failures map[string]failure   // by pool: the last script that ended badly
+	restarts map[string]uint64    // by pool: scripts that ended
+	lately   []endedName          // names of attempts that ended, a ring
+	nextName int                  // where lately is written next
 	demanded map[string]time.Time // by quarantine: when its host was asked for last; of run alone
-	idle     chan struct{}        // non-nil while somebody waits for no attempt to run
+	// Connections that have asked for a delivery (reserve.go).
+	reservers map[*link.Conn]*reserver
+	draining  bool
+	idle      chan struct{} // non-nil while somebody waits for no attempt to run
 
 	wake chan struct{} // holds one signal: a thread came free, an attempt ended
 	quit chan struct{}
@@ -119,7 +121,7 @@ type failure struct {
 // NewPools starts to serve threads. Close stops it.
 func NewPools(cfg Config) *Pools {
 	p := &Pools{
-		cfg: cfg, threads: map[*link.Conn]*thread{}, attempts: map[uint64]*attempt{},
+		cfg: cfg, threads: map[*link.Conn]*thread{}, attempts: map[uint64]*attempt{}, reservers: map[*link.Conn]*reserver{},
 		started: map[uint64]struct{}{}, pending: map[uint64]pending{},
 		failures: map[string]failure{}, restarts: map[string]uint64{}, demanded: map[string]time.Time{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}),
@@ -173,6 +175,7 @@ func (p *Pools) run() {
 // returns when to look again, 0 for not by itself.
 func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration) {
 	session := p.cfg.Session.Session()
+	vain := p.emptyHanded()
 	buf, applied := p.cfg.Reservations.Reserved(buf, session)
 	standing := p.cfg.Session.Standing(applied)
 	now := p.cfg.Clock.Now()
@@ -196,6 +199,11 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 			free[d.Pool] = all[1:]
 			delete(p.pending, d.Lease)
 			starts = append(starts, p.begin(all[0], d))
+			continue
+		}
+		if p.late(&d) {
+			p.started[d.Lease] = struct{}{}
+			late = append(late, d)
 			continue
 		}
 		w, ok := p.pending[d.Lease]
@@ -225,7 +233,14 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 	}
 	var lost []*attempt
 	for lease, a := range p.attempts {
-		if _, ok := held[lease]; ok && standing != raftfsm.Overdue || a.cut.done || p.cfg.Attempts.Settling(lease) {
+		_, ok := held[lease]
+		if ok && standing != raftfsm.Overdue || a.cut.done {
+			continue
+		}
+		if p.cfg.Attempts.Settling(lease) {
+			if !ok && a.t.reserver != nil {
+				p.settledHold(a)
+			}
 			continue
 		}
 		a.cut = cut{true, command.Interrupted, "its lease was lost"}
@@ -243,10 +258,17 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 	}
 	for _, a := range lost {
 		p.cfg.Log.Warn("an attempt lost its lease and is interrupted", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts)
+		if a.t.reserver != nil {
+			p.later(func() { p.finish(a, command.Interrupted, "") })
+			continue
+		}
 		p.cfg.Processes.Interrupt(a.t.conn.Peer.PID, a.t.slot, a.d.Lease)
 	}
 	for _, d := range late {
 		p.giveBack(d)
+	}
+	for _, t := range vain {
+		p.waited(t)
 	}
 	return buf, again
 }
@@ -262,6 +284,11 @@ func (p *Pools) free() map[string][]*thread {
 			all[t.worker] = append(all[t.worker], t)
 		}
 	}
+	for _, r := range p.reservers {
+		if t := r.waiting; t != nil {
+			all[t.worker] = append(all[t.worker], t)
+		}
+	}
 	return all
 }
 
@@ -271,6 +298,9 @@ func (p *Pools) begin(t *thread, d queue.Delivery) *attempt {
 	t.waiting, t.running = false, a
 	p.attempts[d.Lease] = a
 	p.started[d.Lease] = struct{}{}
+	if t.reserver != nil {
+		t.reserver.took(a)
+	}
 	p.cfg.Attempts.Begin(&a.d, func() { p.settling(a) })
 	return a
 }
@@ -288,11 +318,17 @@ func (p *Pools) deliver(a *attempt) {
 		p.cfg.Log.Error("a job cannot be handed out", "queue", a.d.Queue, "job", a.d.Job, "error", err)
 		p.later(func() {
 			p.finish(a, command.Broke, err.Error())
+			if a.t.reserver != nil {
+				_ = a.t.conn.Answer(1, nothing) // a connection that is gone needs no answer
+				return
+			}
 			p.waits(a.t)
 		})
 		return
 	}
-	if a.d.Timeout > 0 {
+	if a.t.reserver != nil {
+		_, body, _ = link.ParseDelivery(body) // nothing can interrupt it: the state frees the job
+	} else if a.d.Timeout > 0 {
 		timer := p.cfg.Clock.AfterFunc(a.d.Timeout, func() { p.timeOut(a) })
 		p.mu.Lock()
 		a.timer = timer
@@ -361,17 +397,16 @@ func (p *Pools) finish(a *attempt, cause command.Cause, reason string) {
 	}
 	a.t.running, a.t.soon = nil, false
 	a.t.quick = !a.settled.IsZero() && p.cfg.Clock.Now().Sub(a.settled) < quickReturn
-	delete(p.attempts, a.d.Lease)
+	p.dropAttempt(a)
 	p.remember(a)
+	if a.t.reserver != nil {
+		delete(a.t.reserver.held, a.d.Lease)
+	}
 	if a.timer != nil {
 		a.timer.Stop()
 	}
 	if a.cut.done && cause != command.Unstarted {
 		cause, reason = a.cut.cause, a.cut.reason
-	}
-	if len(p.attempts) == 0 && p.idle != nil {
-		close(p.idle)
-		p.idle = nil
 	}
 	p.mu.Unlock()
 
@@ -387,6 +422,15 @@ func (p *Pools) finish(a *attempt, cause command.Cause, reason string) {
 		p.cfg.Log.Warn("a job was released", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts, "reason", reason, "worker", a.t.worker)
 	}
 	p.signal()
+}
+
+// dropAttempt forgets an attempt, and tells Drain when it was the last. mu is held.
+func (p *Pools) dropAttempt(a *attempt) {
+	delete(p.attempts, a.d.Lease)
+	if len(p.attempts) == 0 && p.idle != nil {
+		close(p.idle)
+		p.idle = nil
+	}
 }
 
 // giveBack releases a delivery that found no thread in time.
@@ -420,6 +464,7 @@ func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
 	}
 	last := t.running
 	p.mu.Unlock()
+	p.loseHolds(c, "the attempt that reserved it has ended")
 	if last != nil {
 		p.finish(last, command.Unsettled, "the handler in "+script+" ended without ack, release or fail")
 	}
@@ -479,6 +524,7 @@ func (p *Pools) Ended(c *link.Conn, worker string, lease uint64, status int64, t
 // signal that ended the host, or as lost. The connections of a dead host come here at
 // once, each on its goroutine, so that their releases share log entries.
 func (p *Pools) Closed(c *link.Conn) {
+	p.loseHolds(c, "the connection that reserved it was closed")
 	p.mu.Lock()
 	t := p.threads[c]
 	delete(p.threads, c)

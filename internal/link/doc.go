@@ -57,6 +57,8 @@
 //	Abandon                                  none: all handles of this connection are given up
 //	NextTask      pool, slot, task, outcome, result              1 and a task, or 0: leave the loop
 //	TaskEnded     pool, slot, task, outcome, result, status      1
+//	Reserve       queues (one a line), wait  1 and a message, "null" for none; 0 and "null": the
+//	                                         node gives out no more; 6 and a sentence; wait in ms
 //
 // on a control connection, node to host:
 //

@@ -43,6 +43,8 @@ const (
 	Drain     Op = 33
 	Ready     Op = 48
 	Output    Op = 49
+
+	Reserve Op = 80
 )
 
 // Role says what a connection is for; the second field of Hello.

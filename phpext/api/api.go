@@ -31,12 +31,14 @@ type Queue interface {
 	PurgeFailed(ctx context.Context, queue string) (uint64, error)
 	Failed(ctx context.Context, queue string, limit int) ([]*queue.Job, error)
 	Stats(ctx context.Context, name string) ([]queue.Stats, error)
+	Reservable(ctx context.Context, queues []string) error
 }
 
 // Threads takes what threads and hosts say that is not a function: *workers.Pools and
 // *workers.Hosts do.
 type Threads interface {
 	Next(c *link.Conn, worker string, slot int64) error
+	Reserve(c *link.Conn, queues []string, wait time.Duration) error
 	Ended(c *link.Conn, worker string, lease uint64, status int64, text string) error
 	Closed(c *link.Conn)
 }
@@ -132,6 +134,12 @@ func (s *Server) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 			return err
 		}
 		return s.threads.Ended(c, worker, uint64(lease), status, text)
+	case link.Reserve:
+		names, wait := f.String(), f.Int()
+		if err := f.Done(); err != nil {
+			return err
+		}
+		return s.reserve(c, names, wait)
 	}
 	if known, err := s.task(c, op, f); known {
 		return err

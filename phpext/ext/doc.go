@@ -4,6 +4,7 @@
 //	link.c       one blocking call over the node's socket: connection, frames, waiting
 //	functions.c  the functions of section Queue
 //	dispatch.c   the functions of section Dispatch, the results of a pool's threads
+//	reserve.c    pogo_queue_reserve
 //	worker.c     frankenphp_handle_request, attempts, the end of a script
 //	slots.c      how the node stops an attempt, and never another one
 //	host.c       what is different inside a PHP host

@@ -268,6 +268,13 @@ ZEND_FUNCTION(pogo_queue_purge_failed) {
   call_json(return_value, &r);
 }
 
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_pogo_queue_reserve, 0, 1, IS_STRING, 0)
+  ZEND_ARG_TYPE_INFO(0, queues, IS_ARRAY, 0)
+  ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, wait, IS_DOUBLE, 0, "0.0")
+ZEND_END_ARG_INFO()
+
+ZEND_FUNCTION(pogo_queue_reserve); /* reserve.c */
+
 const zend_function_entry pogo_functions[] = {
   ZEND_FE(pogo_queue_push, arginfo_pogo_queue_push)
   ZEND_FE(pogo_queue_ack, arginfo_pogo_queue_ack)
@@ -283,5 +290,6 @@ const zend_function_entry pogo_functions[] = {
   ZEND_FE(pogo_await, arginfo_pogo_await)
   ZEND_FE(pogo_pool_size, arginfo_pogo_pool_size)
   ZEND_FE(pogo_spawn, arginfo_pogo_spawn)
+  ZEND_FE(pogo_queue_reserve, arginfo_pogo_queue_reserve)
   ZEND_FE_END
 };

@@ -152,6 +152,7 @@ void pogo_link_close(pogo_link *l) {
     close(l->fd);
     l->fd = -1;
   }
+  l->holds = false;
 }
 
 void pogo_link_free(pogo_link *l) {

@@ -31,6 +31,7 @@ enum pogo_op {
   POGO_ABANDON = 66,
   POGO_NEXT_TASK = 67,
   POGO_TASK_ENDED = 68,
+  POGO_RESERVE = 80,
 };
 
 enum pogo_role { POGO_ROLE_PHP = 1, POGO_ROLE_WORKER = 2 };
@@ -40,6 +41,7 @@ enum pogo_code {
   POGO_CODE_UNAVAILABLE = 2,
   POGO_CODE_TOO_LARGE = 3,
   POGO_CODE_BACKEND = 5,
+  POGO_CODE_UNKNOWN = 6,
 };
 
 /* What became of a call. The node executes a frame only when all of it arrived,
@@ -70,6 +72,7 @@ typedef struct {
   size_t greeting_len;
   char *in;        /* answers; grows, and is given back once it is over 1 MiB */
   size_t cap;
+  bool holds;      /* the node has given it deliveries by pogo_queue_reserve */
   bool stopped;    /* the last call was ended by a time-out or a signal handler */
   char error[320]; /* why the last call was not answered */
 } pogo_link;

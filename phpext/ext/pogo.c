@@ -56,6 +56,9 @@ static PHP_RSHUTDOWN_FUNCTION(pogo) {
 #ifdef POGO_STATIC
   pogo_host_rshutdown();
 #endif
+  if (POGO_G(link).holds) { /* what this request has reserved and not settled goes back */
+    pogo_link_close(&POGO_G(link));
+  }
   pogo_link_trim(&POGO_G(link));
   return SUCCESS;
 }
