@@ -16,6 +16,7 @@ ROUNDS      ?= 5
 SEED        ?= 1
 FOR         ?= 600
 KILLS       ?= 20
+EXT         ?=
 # The packages without C, in which the race detector sees everything.
 RACE        := /(storage|queue|cron|raftfsm|workers|wshub|internal)(/|$$)
 
@@ -52,6 +53,10 @@ build: ## build bin/pogod with PHP, and bin/pogo.so for the php command line
 .PHONY: build-nophp
 build-nophp: ## build bin/pogod-nophp: a node without PHP, without C
 	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o bin/pogod-nophp .
+
+.PHONY: php-ext
+php-ext: ## build extensions for this PHP from the distribution's sources (EXT="redis apcu xdebug")
+	scripts/php-ext.sh $(EXT)
 
 .PHONY: clean
 clean: ## remove what was built here (the cache outside the checkout stays)
