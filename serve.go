@@ -197,7 +197,8 @@ func (n *node) startPHP(life context.Context) (err error) {
 	}
 	n.hosts = workers.NewHosts(workers.HostsConfig{
 		Command: []string{self, "php-host"}, Hosts: hosts, Clock: clock.System(), Log: n.log,
-		Named: func(lease uint64) (workers.Named, bool) { return n.pools.Named(lease) },
+		Named:   func(lease uint64) (workers.Named, bool) { return n.pools.Named(lease) },
+		Printed: n.queue.Printed,
 	})
 	n.pools = workers.NewPools(workers.Config{
 		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue,

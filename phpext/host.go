@@ -198,6 +198,11 @@ func (h *host) receive(node *link.Client) {
 			if err = f.Done(); err == nil && ext.Interrupt(int(slot), uint64(lease)) {
 				go h.nudge(int(slot), uint64(lease)) // ended by the attempt's end, or with the node
 			}
+		case link.Synced:
+			number := f.Int()
+			if err = f.Done(); err == nil {
+				h.out.synced(number)
+			}
 		case link.Drain:
 			if err = f.Done(); err == nil && !drained {
 				drained = true

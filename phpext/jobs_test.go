@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"pogod/internal/link"
@@ -171,6 +173,50 @@ func TestOutput(t *testing.T) {
 	n.push("q", "throw at last")
 	n.event(t, "ended")
 	n.printed(t, 10, "Uncaught DomainException: at last")
+}
+
+// What an attempt printed is taken before the word that it went wrong, by a node that is
+// slow to take it too. An ack waits for nothing.
+func TestOutputComesFirst(t *testing.T) {
+	n := newNode(t)
+	var taken, syncs atomic.Int64 // bytes; how often the host waited
+	told := make(chan int64, 16)
+	n.onFrame(func(c *link.Conn, op link.Op, f *link.Fields) (bool, error) {
+		switch op {
+		case link.Output:
+			time.Sleep(10 * time.Millisecond) // a node with much to do
+			_, _, _, text := f.String(), f.Int(), f.Int(), f.String()
+			taken.Add(int64(len(text)))
+			return true, nil
+		case link.Sync:
+			syncs.Add(1)
+		case link.Fail, link.Release, link.Ended, link.Next:
+			told <- taken.Swap(0)
+		}
+		return false, nil
+	})
+	startHost(t, n, worker(t, "ways.php", 1), "1")
+	receive(t, "the first Next", told)
+	const printed = int64(len("a line\nand a part"))
+	for _, way := range []string{"fail", "release", "throw", "forget"} {
+		n.push("q", "print "+way)
+		if got := receive(t, way, told); got < printed || way != "throw" && got != printed {
+			t.Errorf("%s: the node had %d bytes before, want %d", way, got, printed)
+		}
+		if way != "forget" {
+			receive(t, "Next", told)
+		}
+		receive(t, way, n.events)
+	}
+	before := syncs.Load()
+	n.push("q", "echo one line\n")
+	n.event(t, "ack")
+	receive(t, "Next", told)
+	n.push("q", "print fail")
+	receive(t, "fail", told)
+	if got := syncs.Load() - before; got != 1 {
+		t.Errorf("the host waited %d times for an acked job and one that failed, want 1", got)
+	}
 }
 
 func TestEnvironment(t *testing.T) {

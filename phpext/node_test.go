@@ -342,6 +342,8 @@ func (n *node) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		}
 		n.ready <- c.Peer.Name
 		return f.Done()
+	case link.Sync:
+		return c.Send(link.Request(nil, link.Synced).Int(f.Int()))
 	case link.Output:
 		n.output <- chunk{f.String(), f.Int(), uint64(f.Int()), f.String()}
 		return f.Done()

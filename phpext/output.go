@@ -20,6 +20,7 @@ const (
 	maxFrame    = 32 << 10 // bytes of output in one frame
 	maxFrames   = 256      // frames that wait for the control connection
 	partialLine = 50 * time.Millisecond
+	syncWithin  = 100 * time.Millisecond // how long an attempt waits for the node to have its output
 )
 
 // sender writes frames to the control connection. A node that does not read holds
@@ -31,17 +32,54 @@ type sender struct {
 	closed  chan struct{}     // closed by close: send what waits, then end
 	once    sync.Once
 	dropped atomic.Int64
+
+	mu    sync.Mutex              // guards what follows
+	last  int64                   // number of the last Sync
+	syncs map[int64]chan struct{} // those that wait for their Synced
 }
 
 func newSender(node *link.Client, log *slog.Logger) *sender {
-	return &sender{node: node, log: log, frames: make(chan link.Builder, maxFrames), closed: make(chan struct{})}
+	return &sender{node: node, log: log, frames: make(chan link.Builder, maxFrames), closed: make(chan struct{}), syncs: map[int64]chan struct{}{}}
 }
 
-func (s *sender) send(f link.Builder) {
+func (s *sender) send(f link.Builder) (kept bool) {
 	select {
 	case s.frames <- f:
+		return true
 	default:
 		s.dropped.Add(1)
+		return false
+	}
+}
+
+// sync waits a moment until the node has taken all that was sent. The order of two
+// sockets is not given otherwise: what an attempt printed is to be there before the
+// word that it failed, with which it is kept.
+func (s *sender) sync() {
+	taken := make(chan struct{})
+	s.mu.Lock()
+	s.last++
+	number := s.last
+	s.syncs[number] = taken
+	s.mu.Unlock()
+	if s.send(link.Request(nil, link.Sync).Int(number)) {
+		select {
+		case <-taken:
+			return
+		case <-time.After(syncWithin):
+		}
+	}
+	s.mu.Lock()
+	delete(s.syncs, number)
+	s.mu.Unlock()
+}
+
+func (s *sender) synced(number int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if taken := s.syncs[number]; taken != nil {
+		close(taken)
+		delete(s.syncs, number)
 	}
 }
 
@@ -88,6 +126,7 @@ type output struct {
 	lease uint64     // of the bytes in buf
 	buf   []byte     // a partial line, at most maxFrame
 	timer *time.Timer
+	sent  bool // since the last Flush
 }
 
 // Header belongs to http.ResponseWriter: a job has none.
@@ -115,13 +154,26 @@ func (o *output) Write(p []byte) (int, error) {
 		o.flush()
 	}
 	if len(o.buf) > 0 && o.timer == nil {
-		o.timer = time.AfterFunc(partialLine, o.Flush) // ended by itself
+		o.timer = time.AfterFunc(partialLine, o.flushLine) // ended by itself
 	}
 	return n, nil
 }
 
-// Flush sends what is there. The extension asks for it at the end of an attempt.
+// Flush sends what is there, and sees that the node has it unless the attempt was acked:
+// then nobody keeps it. The extension asks for it at the end of an attempt, and before
+// its handler says release or fail.
 func (o *output) Flush() {
+	o.mu.Lock()
+	o.flush()
+	sent := o.sent
+	o.sent = false
+	o.mu.Unlock()
+	if sent && !ext.Acked(o.slot) {
+		o.sync()
+	}
+}
+
+func (o *output) flushLine() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.flush()
@@ -134,6 +186,7 @@ func (o *output) flush() {
 	}
 	for b := o.buf; len(b) > 0; {
 		n := min(len(b), maxFrame)
+		o.sent = true
 		o.send(link.Request(nil, link.Output).String(o.worker).Int(int64(o.slot)).Int(int64(o.lease)).Bytes(b[:n]))
 		b = b[n:]
 	}

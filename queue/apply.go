@@ -218,8 +218,12 @@ func (s *State) settle(env *Env, c *command.Command) (command.Result, error) {
 		q.gauges.Bytes -= uint64(len(j.Payload))
 		q.counters.Acked++
 	case command.Fail:
+		j.Output = c.Output
 		err = s.fail(env, j, c.Reason)
 	default:
+		if c.Cause != command.Unstarted { // which printed nothing: the last attempt is another
+			j.Output = c.Output
+		}
 		err = s.release(env, j, c.Cause, c.Delay, c.Reason)
 	}
 	return command.Result{Code: command.Accepted}, err
@@ -297,6 +301,7 @@ func (s *State) freeOrphans(env *Env, budget int) (int, error) {
 	s.orphans = len(orphans) > budget
 	n := min(len(orphans), budget)
 	for _, j := range orphans[:n] {
+		j.Output = "" // its node knew
 		if err := s.release(env, j, command.Interrupted, 0, reasonNodeLost); err != nil {
 			return n, err
 		}
@@ -355,6 +360,7 @@ func (s *State) freeLate(env *Env, budget int) (int, error) {
 		late = late[:budget]
 	}
 	for _, j := range late {
+		j.Output = "" // its node knows, and did not say in time
 		if err := s.release(env, j, command.TimedOut, 0, TimeoutReason(j.timeout())); err != nil {
 			return 0, err
 		}

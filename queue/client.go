@@ -77,6 +77,7 @@ type running struct {
 	settled  command.Op // 0: not yet
 	settling int        // calls under way
 	before   func()     // called before a settling call is proposed; nil: nothing
+	printed  tail       // what it printed last
 }
 
 // NewClient returns a client over p and r.
@@ -180,6 +181,9 @@ func (c *Client) settle(ctx context.Context, delivery string, cmd *command.Comma
 		a.settling++
 	}
 	before := a.before
+	if settled == 0 && cmd.Op != command.Ack {
+		cmd.Output = a.printed.text()
+	}
 	c.mu.Unlock()
 	if settled != 0 {
 		if settled == cmd.Op {
@@ -233,22 +237,26 @@ func (c *Client) End(ctx context.Context, d *Delivery, cause command.Cause, reas
 	a := c.attempts[d.Lease]
 	delete(c.attempts, d.Lease)
 	settled := a != nil && a.settled != 0
+	output := ""
+	if a != nil && !settled && cause != command.Unstarted {
+		output = a.printed.text()
+	}
 	c.mu.Unlock()
 	if settled {
 		return false, nil
 	}
-	return c.giveBack(ctx, d, cause, reason)
+	return c.giveBack(ctx, d, cause, reason, output)
 }
 
 // GiveBack releases a delivery that never started.
 func (c *Client) GiveBack(ctx context.Context, d *Delivery) error {
-	_, err := c.giveBack(ctx, d, command.Unstarted, "")
+	_, err := c.giveBack(ctx, d, command.Unstarted, "", "")
 	return err
 }
 
-func (c *Client) giveBack(ctx context.Context, d *Delivery, cause command.Cause, reason string) (bool, error) {
+func (c *Client) giveBack(ctx context.Context, d *Delivery, cause command.Cause, reason, output string) (bool, error) {
 	r, err := c.proposer.Propose(ctx, &command.Command{
-		Op: command.Release, Queue: d.Queue, Job: d.Job, Lease: d.Lease, Cause: cause, Reason: CutReason(reason),
+		Op: command.Release, Queue: d.Queue, Job: d.Job, Lease: d.Lease, Cause: cause, Reason: CutReason(reason), Output: output,
 	})
 	return err == nil && r.Code == command.Accepted, err
 }

@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write what the scripts of testdata answ
 //	open                                     a session; end SESSION
 //	push QUEUE PAYLOAD [delay=5s]
 //	reserve QUEUE[/suspects] SESSION N
-//	ack|fail|release QUEUE DELIVERY [delay=5s] [cause=unsettled] [reason=it_threw]
+//	ack|fail|release QUEUE DELIVERY [delay=5s] [cause=unsettled] [reason=it_threw] [output=half_way]
 //	retry|forget QUEUE ID, purge QUEUE
 //	count QUEUE [too_large=1] [shutdown=1] [backend=1]
 //	tick [5s]                                after that time
@@ -157,6 +157,8 @@ func (s *script) command(verb, name string, words []string) {
 			c.Delay = uint64(s.duration(value).Milliseconds())
 		case key == "reason":
 			c.Reason = strings.ReplaceAll(value, "_", " ")
+		case key == "output":
+			c.Output = strings.ReplaceAll(value, "_", " ")
 		case key == "cause":
 			c.Cause = scriptCauses[value]
 		case key == "too_large":
@@ -285,6 +287,9 @@ func (s *script) tellState() {
 				first = " first " + j.Origin.String()
 			}
 			s.say("  failed %s%s attempts %d at %s %q: %s", j.ID, first, j.Attempts, since(j.FailedAt), j.Payload, j.Reason)
+			if j.Output != "" {
+				s.say("    printed %q", j.Output)
+			}
 		}
 	}
 	for session := range s.counter + 1 {

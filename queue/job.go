@@ -20,6 +20,7 @@ type Job struct {
 	Interruptions uint64 // of them, ended through no fault of the handler
 	Crashes       uint64 // of its PHP host while it ran alone in quarantine
 	Reason        string // why its last attempt ended badly
+	Output        string // what that attempt printed last, where its node could tell
 	FailedAt      int64  // unix milliseconds; failed jobs only
 
 	// Of a reserved job only.
@@ -64,11 +65,12 @@ const (
 	jobOrder         = 16 // its place in line; reserved jobs only, others have it in their key
 	jobCrashes       = 17
 	jobSuspect       = 18
+	jobOutput        = 19
 )
 
 // encode returns the stored form, with room for the seal. The payload is copied.
 func (j *Job) encode() []byte {
-	b := make([]byte, 0, 64+len(j.Payload)+len(j.Reason)+len(j.Pool)+storage.SealSize)
+	b := make([]byte, 0, 64+len(j.Payload)+len(j.Reason)+len(j.Output)+len(j.Pool)+storage.SealSize)
 	b = tagged.Uint(b, jobMillis, uint64(j.ID.Millis))
 	b = tagged.Uint(b, jobSeq, j.ID.Seq)
 	b = tagged.Bytes(b, jobPayload, j.Payload)
@@ -91,6 +93,7 @@ func (j *Job) encode() []byte {
 	if j.suspect {
 		b = tagged.Uint(b, jobSuspect, 1)
 	}
+	b = tagged.Bytes(b, jobOutput, j.Output)
 	return b
 }
 
@@ -137,6 +140,8 @@ func decodeJob(b []byte) (j *Job, queue uint64, err error) {
 			j.Crashes = r.Uint()
 		case jobSuspect:
 			j.suspect = r.Uint() == 1
+		case jobOutput:
+			j.Output = string(r.Bytes())
 		default:
 			r.Unknown(tag)
 		}

@@ -42,7 +42,7 @@ type modelJob struct {
 	attempts, interruptions uint64
 	crashes                 uint64 // of its host while it ran alone
 	suspect                 bool   // it is to run alone
-	reason                  string
+	reason, output          string
 	place                   modelPlace
 	turn                    int   // grows with each job that becomes ready or fails
 	due                     int64 // delayed
@@ -278,8 +278,12 @@ func (m *model) settle(j *modelJob, c *command.Command) {
 		m.drop(j)
 		j.queue.counters[acked]++
 	case command.Fail:
+		j.output = c.Output
 		m.fail(j, c.Reason)
 	default:
+		if c.Cause != command.Unstarted {
+			j.output = c.Output
+		}
 		m.release(j, c.Cause, int64(c.Delay), c.Reason)
 	}
 }
@@ -370,6 +374,7 @@ func (m *model) freeOrphans(budget int) int {
 	jobs := m.orphans()
 	jobs = jobs[:min(len(jobs), budget)]
 	for _, j := range jobs {
+		j.output = ""
 		m.release(j, command.Interrupted, 0, "the node that ran it was lost")
 	}
 	return len(jobs)
@@ -383,6 +388,7 @@ func (m *model) tick() command.Result {
 	})
 	for _, j := range late[:min(len(late), budget)] {
 		budget--
+		j.output = ""
 		m.release(j, command.TimedOut, 0, modelTimeoutReason(j.deadline-j.reservedAt-5000))
 	}
 	for _, q := range m.queues {

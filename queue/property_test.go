@@ -160,6 +160,7 @@ func (p *pair) settle(t *rapid.T) {
 	}
 	if c.Op != command.Ack {
 		c.Reason = rapid.SampledFrom([]string{"", "boom", "it threw"}).Draw(t, "reason")
+		c.Output = rapid.SampledFrom([]string{"", "half way", "é\n"}).Draw(t, "output")
 	}
 	p.apply(c)
 }
@@ -402,9 +403,9 @@ func (p *pair) compareFailed(q *modelQueue) {
 		if first == (command.JobID{}) {
 			first = j.ID
 		}
-		g := fmt.Sprint(j.ID, first, string(j.Payload), j.Reason, j.FailedAt, j.Attempts, j.Spent(), j.Crashes)
+		g := fmt.Sprint(j.ID, first, string(j.Payload), j.Reason, j.Output, j.FailedAt, j.Attempts, j.Spent(), j.Crashes)
 		w := want[i]
-		if s := fmt.Sprint(w.id, w.first, w.payload, w.reason, w.failedAt, w.attempts, w.spent(), w.crashes); g != s {
+		if s := fmt.Sprint(w.id, w.first, w.payload, w.reason, w.output, w.failedAt, w.attempts, w.spent(), w.crashes); g != s {
 			p.Fatalf("failed job %d of %s is %s, want %s", i, q.name, g, s)
 		}
 	}

@@ -116,11 +116,12 @@ func (j *Job) delivery() Delivery {
 	}
 }
 
-// maxListed bounds the payload bytes of one listing.
+// maxListed bounds the bytes of payload and output of one listing.
 const maxListed = 8 << 20
 
 // Failed returns failed jobs of the queue with that number from a view, newest
-// first: limit at most, fewer when their payloads pass 8 MiB, at least one if any.
+// first: limit at most, fewer when their payloads and output pass 8 MiB, at least one if
+// any.
 func Failed(tx *storage.Tx, id uint32, limit int) (jobs []*Job, err error) {
 	b, err := jobBucket(tx, id, failedName)
 	if err != nil {
@@ -137,7 +138,7 @@ func Failed(tx *storage.Tx, id uint32, limit int) (jobs []*Job, err error) {
 			return nil, err
 		}
 		jobs = append(jobs, j)
-		size += len(j.Payload)
+		size += len(j.Payload) + len(j.Output)
 	}
 	return jobs, nil
 }

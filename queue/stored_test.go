@@ -18,7 +18,7 @@ func FuzzStored(f *testing.F) {
 	f.Add((&Job{ID: id, Payload: []byte("payload")}).encode())
 	f.Add((&Job{
 		ID: id, Origin: command.JobID{Millis: 1, Seq: 2}, Payload: []byte("payload"), Attempts: 3, Interruptions: 1, Reason: "it threw",
-		FailedAt: 9, Lease: 58, Session: 4, Pool: "jobs", ReservedAt: 7, Deadline: 8, queue: q, stored: true, order: 57, Crashes: 2, suspect: true,
+		FailedAt: 9, Lease: 58, Session: 4, Pool: "jobs", ReservedAt: 7, Deadline: 8, Output: "half way", queue: q, stored: true, order: 57, Crashes: 2, suspect: true,
 	}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if j, number, err := decodeJob(b); err == nil {

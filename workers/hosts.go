@@ -43,8 +43,11 @@ type HostsConfig struct {
 	// Named tells which job runs, or ran lately, under a lease, for the output that a
 	// host sends.
 	Named func(lease uint64) (Named, bool)
-	Clock clock.Clock
-	Log   *slog.Logger
+	// Printed takes what the attempt with a lease printed, to be kept with its job; nil:
+	// nobody does.
+	Printed func(lease uint64, text string)
+	Clock   clock.Clock
+	Log     *slog.Logger
 }
 
 // Host states.
@@ -350,12 +353,21 @@ func (h *Hosts) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		}
 		h.output(worker, uint64(lease), text)
 		return nil
+	case link.Sync:
+		number := f.Int()
+		if err := f.Done(); err != nil {
+			return err
+		}
+		return c.Send(link.Request(nil, link.Synced).Int(number))
 	}
 	return fmt.Errorf("%w: operation %d on a control connection", link.ErrFrame, op)
 }
 
 // output logs what a worker printed, with the job that printed it.
 func (h *Hosts) output(worker string, lease uint64, text string) {
+	if h.cfg.Printed != nil && lease != 0 {
+		h.cfg.Printed(lease, text)
+	}
 	attrs := []any{"worker", worker}
 	if n, ok := h.cfg.Named(lease); ok {
 		attrs = append(attrs, "queue", n.Queue, "job", n.Job, "attempt", n.Attempt)

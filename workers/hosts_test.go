@@ -122,6 +122,7 @@ func TestInterruptsArriveAndOutputIsLogged(t *testing.T) {
 	b.log.await(t, `msg="a line on standard output" host=jobs`)
 	b.log.await(t, `PHP host is ready`, "pid="+strconv.Itoa(s.PID))
 	b.hosts.Interrupt(os.Getpid(), 4, 58) // no host: nothing happens
+	b.log.await(t, "printed 58", "interrupted in slot 4")
 }
 
 func TestEnvironmentHoldsNothingOfTheNode(t *testing.T) {

@@ -180,6 +180,7 @@ func newHostBench(t *testing.T, program []string, web *os.File) *hostBench {
 		Named: func(lease uint64) (Named, bool) {
 			return Named{"q", "1763849472123-57", 2}, lease == 58
 		},
+		Printed: func(lease uint64, text string) { fmt.Fprintf(b.log, "printed %d %q\n", lease, text) },
 	})
 	server, err := link.Listen(spec.Socket, b, log)
 	if err != nil {

@@ -122,6 +122,7 @@ type Command struct {
 	TooLarge    uint64 // Count: pushes refused for their size
 	Shutdown    uint64 // Count: pushes refused while shutting down
 	Backend     uint64 // Count: calls that failed with code 5
+	Output      string // what the attempt printed last
 }
 
 // The tags of a command's fields. Append-only.
@@ -144,6 +145,7 @@ const (
 	tagTooLarge    = 16
 	tagShutdown    = 17
 	tagBackend     = 18
+	tagOutput      = 20
 )
 
 // fieldsOf says which tags a command may carry: one bit a tag.
@@ -155,8 +157,8 @@ var fieldsOf = map[Op]uint32{
 	Reserve:      bits(tagQueue, tagSession, tagPool, tagCount),
 	Push:         bits(tagQueue, tagPayload, tagDelay),
 	Ack:          bits(tagQueue, tagMillis, tagSeq, tagLease),
-	Release:      bits(tagQueue, tagMillis, tagSeq, tagLease, tagDelay, tagReason, tagCause),
-	Fail:         bits(tagQueue, tagMillis, tagSeq, tagLease, tagReason),
+	Release:      bits(tagQueue, tagMillis, tagSeq, tagLease, tagDelay, tagReason, tagCause, tagOutput),
+	Fail:         bits(tagQueue, tagMillis, tagSeq, tagLease, tagReason, tagOutput),
 	RetryFailed:  bits(tagQueue, tagMillis, tagSeq),
 	ForgetFailed: bits(tagQueue, tagMillis, tagSeq),
 	PurgeFailed:  bits(tagQueue),
@@ -207,6 +209,7 @@ func (c *Command) fields() (m uint32) {
 		{tagTooLarge, c.TooLarge != 0},
 		{tagShutdown, c.Shutdown != 0},
 		{tagBackend, c.Backend != 0},
+		{tagOutput, c.Output != ""},
 	} {
 		if f.set {
 			m |= 1 << f.tag
@@ -248,6 +251,7 @@ func (c *Command) Append(b []byte) ([]byte, error) {
 	b = tagged.Uint(b, tagTooLarge, c.TooLarge)
 	b = tagged.Uint(b, tagShutdown, c.Shutdown)
 	b = tagged.Uint(b, tagBackend, c.Backend)
+	b = tagged.Bytes(b, tagOutput, c.Output)
 	n := len(b) - at
 	if n > MaxCommand {
 		return b[:start], ErrTooLarge
@@ -339,6 +343,8 @@ func (c *Command) set(tag uint64, r *tagged.Reader) {
 		c.Shutdown = r.Uint()
 	case tagBackend:
 		c.Backend = r.Uint()
+	case tagOutput:
+		c.Output = string(r.Bytes())
 	}
 }
 

@@ -26,8 +26,8 @@
 //	Reserve         session, queue, pool, count         queue may name a line of suspects
 //	Push            queue, payload, delay
 //	Ack             queue, job, lease
-//	Release         queue, job, lease, delay, reason, cause
-//	Fail            queue, job, lease, reason
+//	Release         queue, job, lease, delay, reason, cause, output
+//	Fail            queue, job, lease, reason, output
 //	RetryFailed     queue, job
 //	ForgetFailed    queue, job
 //	PurgeFailed     queue                  1,000 at most; answers whether more is left

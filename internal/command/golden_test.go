@@ -32,8 +32,8 @@ var full = []Command{
 	{Op: Reserve, Queue: "mail", Session: 300, Pool: "jobs", Count: 64},
 	{Op: Push, Queue: "mail", Payload: []byte("{\"to\":\"a\x00é\"}"), Delay: 315_360_000_000},
 	{Op: Ack, Queue: "mail", Job: JobID{1763849472123, 57}, Lease: 58},
-	{Op: Release, Queue: "mail", Job: JobID{1763849472123, 57}, Lease: 58, Delay: 5000, Reason: "it threw", Cause: Broke},
-	{Op: Fail, Queue: "mail", Job: JobID{math.MaxInt64, math.MaxUint64}, Lease: math.MaxUint64, Reason: "gone"},
+	{Op: Release, Queue: "mail", Job: JobID{1763849472123, 57}, Lease: 58, Delay: 5000, Reason: "it threw", Cause: Broke, Output: "half way\n"},
+	{Op: Fail, Queue: "mail", Job: JobID{math.MaxInt64, math.MaxUint64}, Lease: math.MaxUint64, Reason: "gone", Output: "é\x00"},
 	{Op: RetryFailed, Queue: "mail", Job: JobID{1763849472123, 57}},
 	{Op: ForgetFailed, Queue: "mail", Job: JobID{1763849472123, 57}},
 	{Op: PurgeFailed, Queue: "mail"},
@@ -52,6 +52,10 @@ func encodings(t testing.TB) (names []string, encoded [][]byte) {
 		add(opNames[c.Op]+" full", b)
 		add(opNames[c.Op]+" minimal", encode(t, &Command{Op: c.Op}))
 		all = append(all, b...)
+	}
+	for _, c := range []Command{full[7], full[8]} { // as they were before there was output
+		c.Output = ""
+		add(opNames[c.Op]+" without output", encode(t, &c))
 	}
 	for cause := Asked; cause <= lastCause; cause++ {
 		add(fmt.Sprintf("Release cause %d", cause), encode(t, &Command{Op: Release, Cause: cause}))
@@ -167,6 +171,7 @@ func clearField(c *Command, tag uint64) {
 		tagQueue: "Queue", tagLease: "Lease", tagPayload: "Payload", tagDelay: "Delay", tagReason: "Reason",
 		tagCause: "Cause", tagSession: "Session", tagNode: "Node", tagNumber: "Number", tagPool: "Pool", tagCount: "Count",
 		tagHash: "Hash", tagDefinitions: "Definitions", tagTooLarge: "TooLarge", tagShutdown: "Shutdown", tagBackend: "Backend",
+		tagOutput: "Output",
 	}
 	switch tag {
 	case tagMillis:

@@ -64,11 +64,13 @@
 //
 //	Interrupt     slot, lease                stop that attempt, if it still runs there
 //	Drain                                    take no new work, end when idle
+//	Synced        number                     all that the host sent before that Sync was taken
 //
 // and host to node:
 //
 //	Ready         PHP's version              PHP is up, the listener is served
 //	Output        worker, slot, lease, bytes what an attempt printed (lease 0: outside one)
+//	Sync          number                     asks for Synced
 //
 // The body of Next's answer is the lease (8 bytes) and the JSON string that the
 // worker's closure gets. The lease is new at every reservation, so (slot, lease)

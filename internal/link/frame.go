@@ -45,6 +45,8 @@ const (
 	Output    Op = 49
 
 	Reserve Op = 80
+	Sync    Op = 81
+	Synced  Op = 82
 )
 
 // Role says what a connection is for; the second field of Hello.

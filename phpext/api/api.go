@@ -287,6 +287,7 @@ type failedJob struct {
 	Reason     string `json:"reason"`
 	FailedAt   string `json:"failed_at"` // RFC 3339
 	Attempts   uint64 `json:"attempts"`
+	Output     string `json:"output"` // what its last attempt printed last
 }
 
 // maxFailed is the greatest limit of pogo_queue_failed.
@@ -307,6 +308,7 @@ func (s *Server) failed(c *link.Conn, name string, limit int64) error {
 		f := failedJob{
 			ID: j.ID.String(), Queue: name, OriginalID: j.ID.String(), Payload: string(j.Payload),
 			Reason: j.Reason, FailedAt: rfc3339(time.UnixMilli(j.FailedAt)), Attempts: j.Attempts,
+			Output: j.Output,
 		}
 		if j.Origin != (command.JobID{}) {
 			f.OriginalID = j.Origin.String()

@@ -233,13 +233,13 @@ func TestFailedList(t *testing.T) {
 	b.queue.jobs = []*queue.Job{
 		{
 			ID: command.JobID{Millis: 5, Seq: 6}, Origin: command.JobID{Millis: 1, Seq: 2}, Payload: []byte("<\"\x00é"),
-			Reason: "because", FailedAt: 1763852272120, Attempts: 3,
+			Reason: "because", FailedAt: 1763852272120, Attempts: 3, Output: "half way\n",
 		},
 		{ID: command.JobID{Millis: 3, Seq: 4}},
 	}
 	want := `{"ok":true,"queue":"mail","failed":[` +
-		`{"id":"5-6","queue":"mail","original_id":"1-2","payload":"<\"\u0000é","reason":"because","failed_at":"2025-11-22T22:57:52.120Z","attempts":3},` +
-		`{"id":"3-4","queue":"mail","original_id":"3-4","payload":"","reason":"","failed_at":"1970-01-01T00:00:00.000Z","attempts":0}],"code":1}`
+		`{"id":"5-6","queue":"mail","original_id":"1-2","payload":"<\"\u0000é","reason":"because","failed_at":"2025-11-22T22:57:52.120Z","attempts":3,"output":"half way\n"},` +
+		`{"id":"3-4","queue":"mail","original_id":"3-4","payload":"","reason":"","failed_at":"1970-01-01T00:00:00.000Z","attempts":0,"output":""}],"code":1}`
 	if code, body := b.call(request(link.Failed, "mail").Int(2)); code != 1 || body != want {
 		t.Errorf("%d %s\nwant %s", code, body, want)
 	}

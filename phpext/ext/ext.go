@@ -49,6 +49,9 @@ func Nudge(slot int, lease uint64) bool {
 // Lease returns the lease of the attempt that runs in the slot, 0 for none.
 func Lease(slot int) uint64 { return uint64(C.pogo_slot_lease(C.int64_t(slot))) }
 
+// Acked reports whether the attempt that runs in the slot was acked by its handler.
+func Acked(slot int) bool { return bool(C.pogo_slot_acked(C.int64_t(slot))) }
+
 // Counts returns how often scripts in the slot have asked for a delivery, and how
 // many they got.
 func Counts(slot int) (entries, deliveries uint64) {

@@ -64,6 +64,20 @@ static zend_long call_settle(pogo_request *r) {
   return o == POGO_ANSWERED ? a.code : o == POGO_TOO_LONG ? POGO_CODE_BACKEND : code_of(o);
 }
 
+/* Whether a delivery is the one that this thread's handler got. */
+static bool is_attempt(const zend_string *id) {
+  const char *lease = memrchr(ZSTR_VAL(id), ':', ZSTR_LEN(id));
+  return lease && pogo_in_worker() && ZEND_STRTOUL(lease + 1, NULL, 10) == POGO_G(worker).lease;
+}
+
+/* What an attempt that goes wrong has printed is to be with the node before it is told:
+ * it is kept with the job. Output buffers stay as they are. */
+static void print_first(void) {
+  if (pogo_in_worker()) {
+    sapi_flush();
+  }
+}
+
 static void begin2(pogo_request *r, enum pogo_op op, const zend_string *a, const zend_string *b) {
   pogo_request_begin(r, op);
   pogo_request_bytes(r, ZSTR_VAL(a), ZSTR_LEN(a));
@@ -120,7 +134,11 @@ ZEND_FUNCTION(pogo_queue_ack) {
   }
   pogo_request r;
   begin2(&r, POGO_ACK, queue, id);
-  RETURN_LONG(call_settle(&r));
+  zend_long code = call_settle(&r);
+  if (code == 1 && is_attempt(id)) {
+    pogo_slot_ack(POGO_G(worker).slot);
+  }
+  RETURN_LONG(code);
 }
 
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_pogo_queue_release, 0, 2, IS_LONG, 0)
@@ -145,6 +163,7 @@ ZEND_FUNCTION(pogo_queue_release) {
     RETURN_LONG(POGO_CODE_BACKEND);
   }
   pogo_request r;
+  print_first();
   begin2(&r, POGO_RELEASE, queue, id);
   pogo_request_int(&r, delay);
   RETURN_LONG(call_settle(&r));
@@ -168,6 +187,7 @@ ZEND_FUNCTION(pogo_queue_fail) {
     RETURN_LONG(POGO_CODE_BACKEND);
   }
   pogo_request r;
+  print_first();
   begin2(&r, POGO_FAIL, queue, id);
   pogo_request_bytes(&r, reason ? ZSTR_VAL(reason) : "", reason ? MIN(ZSTR_LEN(reason), MAX_REASON) : 0);
   RETURN_LONG(call_settle(&r));

@@ -29,6 +29,7 @@ static struct slot {
   uint64_t lease;     /* of the running attempt; 0: none, and the pointers below mean nothing */
   uint64_t early;     /* of the kills that found their lease not running, the newest lease */
   bool hit;           /* the running attempt was killed */
+  bool acked;         /* the running attempt was acked */
   zend_atomic_bool *vm_interrupt, *timed_out;
   pthread_t thread;
   uint64_t entries, deliveries;
@@ -65,7 +66,7 @@ void pogo_slot_begin(int64_t slot, uint64_t lease) {
     return;
   }
   s->lease = lease;
-  s->hit = false;
+  s->hit = s->acked = false;
   s->vm_interrupt = &EG(vm_interrupt);
   s->timed_out = &EG(timed_out);
   s->thread = pthread_self();
@@ -92,6 +93,21 @@ void pogo_slot_end(int64_t slot) {
 bool pogo_slot_hit(int64_t slot) {
   struct slot *s = lock(slot);
   bool yes = s && s->lease && s->hit;
+  if (s) unlock(s);
+  return yes;
+}
+
+void pogo_slot_ack(int64_t slot) {
+  struct slot *s = lock(slot);
+  if (s) {
+    s->acked = s->lease != 0;
+    unlock(s);
+  }
+}
+
+bool pogo_slot_acked(int64_t slot) {
+  struct slot *s = lock(slot);
+  bool yes = s && s->lease && s->acked;
   if (s) unlock(s);
   return yes;
 }

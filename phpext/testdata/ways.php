@@ -28,6 +28,19 @@ $handle = static function (string $message) use (&$late): void {
             break;
         case 'forget':
             return;
+        case 'print': // a line and a part of one, and then the job goes wrong
+            echo "a line\nand a part";
+            switch ($arg) {
+                case 'fail':
+                    pogo_queue_fail($job['queue'], $job['id']);
+                    return;
+                case 'release':
+                    pogo_queue_release($job['queue'], $job['id']);
+                    return;
+                case 'throw':
+                    throw new DomainException('it broke');
+            }
+            return;
         case 'late':
             $late = $job;
             return;
