@@ -225,7 +225,7 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 	}
 	web := link.HostSpec{
 		Name: "web", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "30"),
-		Web: &link.WebSpec{Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads},
+		Web: &link.WebSpec{Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads, AccessLog: accessLog(n.cfg.Web)},
 	}
 	hosts = []workers.Host{{Spec: web, Listener: n.webFile}}
 	jobs := link.HostSpec{Name: "jobs", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "0")}
@@ -242,6 +242,17 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 		hosts = append(hosts, workers.Host{Spec: jobs})
 	}
 	return append(hosts, workers.QuarantineHosts(hosts)...), nil
+}
+
+// accessLog is where the web host notes requests.
+func accessLog(w config.Web) string {
+	switch w.AccessLog {
+	case config.AccessOff:
+		return ""
+	case config.AccessLog:
+		return link.AccessToNode
+	}
+	return w.AccessLog
 }
 
 // ini is what a host sets over php.ini: pogod's defaults, and the configuration over them.

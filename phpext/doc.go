@@ -7,6 +7,7 @@
 //	host.go    the host's life: start, control connection, drain
 //	jobs.go    job threads: each one long request, started again when it ends
 //	output.go  what jobs print, by attempt, to the node
+//	access.go  where the requests of pages are noted
 //	pages.go   pages: FrankenPHP behind package web
 //
 // All of it has the build tag php. Package api, which says what each function

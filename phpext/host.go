@@ -235,8 +235,14 @@ func (h *host) nudge(slot int, lease uint64) {
 
 // pages serves the web until Drain, and then until its last request has ended.
 func (h *host) pages(ln net.Listener) {
+	handler, end, err := h.logged(web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)))
+	if err != nil {
+		h.log.Error("pages are served without their access log", "error", err)
+		handler, end = web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)), func() {}
+	}
+	defer end()
 	srv := &http.Server{
-		Handler:           web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)),
+		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),

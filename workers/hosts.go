@@ -359,6 +359,12 @@ func (h *Hosts) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 			return err
 		}
 		return c.Send(link.Request(nil, link.Synced).Int(number))
+	case link.Access:
+		lines := f.String()
+		if err := f.Done(); err != nil {
+			return err
+		}
+		return h.access(lines)
 	}
 	return fmt.Errorf("%w: operation %d on a control connection", link.ErrFrame, op)
 }

@@ -150,6 +150,20 @@ func checkIndex(path string) error {
 	return nil
 }
 
+// checkAccessLog takes no bare word but its own two for a path: it is a mistake.
+func checkAccessLog(to string) error {
+	if to == AccessOff || to == AccessLog {
+		return nil
+	}
+	if err := checkPath(to); err != nil {
+		return err
+	}
+	if !strings.ContainsAny(to, "/.") {
+		return fmt.Errorf(`must be "off", "log" for the node's log, or the path of a file, as "log/access.jsonl", not %q`, to)
+	}
+	return nil
+}
+
 // memoryLimit is PHP's shorthand for bytes.
 var memoryLimit = regexp.MustCompile(`^(-1|[0-9]{1,15}[KMGkmg]?)$`)
 
@@ -255,6 +269,7 @@ func (c *Config) Validate() error {
 	all.add("[web] root", checkAbs(c.Web.Root), checkWithin(c.PHP.App, c.Web.Root))
 	all.add("[web] index", checkIndex(c.Web.Index))
 	all.add("[web] threads", pageThreads.check(int64(c.Web.Threads)))
+	all.add("[web] access_log", checkAccessLog(c.Web.AccessLog))
 	all.add("[admin] listen", checkAdminListen(c.Admin.Listen), checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen))
 	all.add("[cluster] listen", checkListen(c.Cluster.Listen), checkClusterApart(c))
 	if c.Cluster.Advertise == c.Cluster.Listen {

@@ -18,6 +18,12 @@ const (
 	ModeProduction  = "production"  // the default with a file
 )
 
+// Values of Web.AccessLog that are no path.
+const (
+	AccessOff = "off"
+	AccessLog = "log"
+)
+
 // Config is a checked configuration. All paths in it are absolute.
 type Config struct {
 	// File is the path of the file that was read; "" means none was.
@@ -86,6 +92,10 @@ type Web struct {
 	// twice GOMAXPROCS, for a page waits for its database or a commit half of
 	// its time, and at least 4.
 	Threads int
+	// AccessLog is AccessOff, AccessLog for a line of the node's log for each
+	// request, or the path of a file for lines of JSON. Default: AccessLog in
+	// development, AccessOff in production.
+	AccessLog string
 }
 
 // Queues is the section [queue].

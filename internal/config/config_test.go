@@ -92,7 +92,7 @@ func TestWithoutFile(t *testing.T) {
 			LogFormat: "text", ShutdownTimeout: 30 * time.Second, PushTimeout: 10 * time.Second,
 		},
 		PHP:   PHP{App: dir, Ini: map[string]string{}},
-		Web:   Web{Listen: "127.0.0.1:8080", Root: dir + "/public", Index: "index.php", Threads: threads},
+		Web:   Web{Listen: "127.0.0.1:8080", Root: dir + "/public", Index: "index.php", Threads: threads, AccessLog: AccessLog},
 		Queue: Queues{AutoCreate: true, Defaults: every, Declared: []Queue{def}},
 		Admin: Admin{Listen: "127.0.0.1:8082"}, Cluster: Cluster{Listen: "127.0.0.1:8083", Advertise: "127.0.0.1:8083"},
 	}
@@ -177,6 +177,7 @@ opcache.jit.debug = 0
 "date.timezone" = "Europe/Berlin"
 precision = 1_4
 [web]
+access_log = "log/access"
 listen = "0.0.0.0:0"
 root = "."
 index = "sub/app.php"
@@ -218,7 +219,7 @@ env = { B = "c" }
 			"opcache.enable_cli": "1",
 			"opcache.jit.debug":  "0", "date.timezone": "Europe/Berlin", "precision": "14",
 		}},
-		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1},
+		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1, AccessLog: "/srv/app/log/access"},
 		Queue: Queues{AutoCreate: true, Defaults: def, Declared: []Queue{named("default"), size, named("imports"), mail}},
 		Workers: []Worker{
 			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Env: map[string]string{}},
@@ -512,4 +513,20 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestAccessLogDefault(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                               AccessOff,
+		"[node]\nmode = \"development\"": AccessLog,
+		"[node]\nmode = \"development\"\n[web]\naccess_log = \"off\"": AccessOff,
+		"[web]\naccess_log = \"log\"":                                 AccessLog,
+		"[web]\naccess_log = \"a.log\"":                               "/srv/app/a.log",
+		"[web]\naccess_log = \"/var/a\"":                              "/var/a",
+	} {
+		if got := parsed(t, text, nil).Web.AccessLog; got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
 }

@@ -317,6 +317,15 @@ func (d *decoder) complete(base string) error {
 	if err := checkWithin(c.PHP.App, c.Web.Root); err != nil {
 		return d.blame("[web] root", "[web] root", err)
 	}
+	switch c.Web.AccessLog {
+	case AccessOff, AccessLog:
+	case "":
+		if c.Web.AccessLog = AccessOff; c.Node.Mode == ModeDevelopment {
+			c.Web.AccessLog = AccessLog
+		}
+	default:
+		c.Web.AccessLog = resolve(base, c.Web.AccessLog)
+	}
 	if err := checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen); err != nil {
 		return d.blame("[admin] listen", "[admin] listen", err)
 	}

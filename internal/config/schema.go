@@ -47,10 +47,11 @@ func phpFields(p *PHP) fields {
 
 func webFields(w *Web) fields {
 	return fields{
-		"listen":  text(&w.Listen, checkListen),
-		"root":    text(&w.Root, checkPath),
-		"index":   text(&w.Index, checkIndex),
-		"threads": integer(&w.Threads, pageThreads.check),
+		"listen":     text(&w.Listen, checkListen),
+		"root":       text(&w.Root, checkPath),
+		"index":      text(&w.Index, checkIndex),
+		"threads":    integer(&w.Threads, pageThreads.check),
+		"access_log": text(&w.AccessLog, checkAccessLog),
 	}.inert("worker", "workers", "tls", "trusted_proxies")
 }
 

@@ -47,6 +47,7 @@ const (
 	Reserve Op = 80
 	Sync    Op = 81
 	Synced  Op = 82
+	Access  Op = 83
 )
 
 // Role says what a connection is for; the second field of Hello.

@@ -17,7 +17,13 @@ type WebSpec struct {
 	Root    string `json:"root"`    // absolute path of what the web may see
 	Index   string `json:"index"`   // script for every path that is no file
 	Threads int    `json:"threads"` // PHP threads for pages
+	// AccessLog is the absolute path of the file that requests are noted in,
+	// AccessToNode, or "": they are not.
+	AccessLog string `json:"access_log,omitempty"`
 }
+
+// AccessToNode has the requests of pages noted in the node's log.
+const AccessToNode = "log"
 
 // WorkerSpec is one worker script and its threads.
 type WorkerSpec struct {
