@@ -68,6 +68,7 @@ func testSignatures(t *testing.T, s *site) {
 		"pogo_queue_push(string $queue, string $payload, int $delaySeconds = 0): string",
 		"pogo_queue_ack(string $queue, string $deliveryId): int",
 		"pogo_queue_release(string $queue, string $deliveryId, int $delaySeconds = 0): int",
+		"pogo_queue_reserve(array $queues, float $wait = 0.0): string",
 		"pogo_queue_fail(string $queue, string $deliveryId, string $reason = ''): int",
 		"pogo_queue_status(?string $queue = null): string",
 		"pogo_queue(string $data): int",

@@ -20,7 +20,7 @@ const (
 	maxFrame    = 32 << 10 // bytes of output in one frame
 	maxFrames   = 256      // frames that wait for the control connection
 	partialLine = 50 * time.Millisecond
-	syncWithin  = 100 * time.Millisecond // how long an attempt waits for the node to have its output
+	syncWithin  = time.Second // how long an attempt waits for the node to have its output
 )
 
 // sender writes frames to the control connection. A node that does not read holds

@@ -135,6 +135,8 @@ func TestReserveOfWhatIsReadyNow(t *testing.T) {
 	if a := get(t, c); a.msg != messageOf(d) {
 		t.Errorf("%+v", a)
 	}
+	gone := func() { s.await(t, "the credit is taken back", func() bool { return s.free("reserve/q/low") == -1 }) }
+	gone()
 	// Somebody else gets it.
 	s.change(func() { s.ready["low"] = 1 })
 	c = k.reserve("q\nlow", 0)
@@ -143,6 +145,7 @@ func TestReserveOfWhatIsReadyNow(t *testing.T) {
 	if a := get(t, c); a.code != 1 || a.msg != "null" {
 		t.Errorf("it is another's: %+v", a)
 	}
+	gone()
 	// Nobody is given it.
 	s.change(func() { s.ready["low"] = 1 })
 	c = k.reserve("q\nlow", 0)
