@@ -103,9 +103,11 @@ func (c *Client) Push(ctx context.Context, queue string, payload []byte, delay t
 	if !utf8.Valid(payload) {
 		return none, ErrPayloadNotUTF8
 	}
-	if !declared {
+	if !declared && !ValidName(queue) {
 		return none, ErrUnknownQueue
 	}
+	// A queue that is not declared here may be on the other nodes: this one may lag, when
+	// it has just joined say. The state machine decides.
 	r, err := c.proposer.Propose(ctx, &command.Command{Op: command.Push, Queue: queue, Payload: payload, Delay: uint64(delay.Milliseconds())})
 	if err != nil {
 		c.refuse(queue, func(n *command.Command) { n.Backend++ })

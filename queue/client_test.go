@@ -23,8 +23,8 @@ func TestPushOrderOfChecks(t *testing.T) {
 	}
 	want(t, "good", push("q", "1234"), nil)
 	want(t, "full", push("q", "1234"), queue.ErrFull)
-	before := len(n.proposed)
 	want(t, "unknown", push("nowhere", "1234"), queue.ErrUnknownQueue)
+	before := len(n.proposed)
 	want(t, "no name", push("", "1234"), queue.ErrUnknownQueue)
 	want(t, "not UTF-8", push("nowhere", "\xff"), queue.ErrPayloadNotUTF8)
 	want(t, "not UTF-8", push("q", "a\xff"), queue.ErrPayloadNotUTF8)
@@ -58,6 +58,10 @@ func TestPushTakesDelayAndAnswersErrors(t *testing.T) {
 	n.define(&queue.Definitions{})
 	_, err = queue.NewClient(table, table).Push(t.Context(), "q", nil, 0)
 	want(t, "a queue dropped meanwhile", err, queue.ErrUnknownQueue)
+	table.table = n.Queues()
+	n.define(&queue.Definitions{Queues: map[string]queue.Definition{"q": {}}})
+	_, err = queue.NewClient(table, table).Push(t.Context(), "q", nil, 0)
+	want(t, "a queue that this node does not know yet", err, nil)
 }
 
 // staleNode shows an old table.
