@@ -351,9 +351,14 @@ func TestALeaderDeposedAndElectedAgainWithBatchesOfBothTermsInFlight(t *testing.
 			loads[1].more(t, 100)
 		}
 		id := raft.ServerID(old.dir.NodeID())
-		for c.leading() != old {
-			// It is refused while old catches up.
+		for late := time.After(patience); c.leading() != old; {
+			// It is refused while old catches up, which it does between two attempts.
 			_ = c.leading().group.Raft.LeadershipTransferToServer(id, raft.ServerAddress(id)).Error()
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-late:
+				t.Fatal("leadership does not come back")
+			}
 		}
 	}
 	loads[0].more(t, 200)
