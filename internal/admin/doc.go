@@ -11,10 +11,14 @@
 //	GET  /api/v1/cluster/members   {"members":[...]}, each a Member
 //	POST /api/v1/cluster/tokens    {"token":"...","expires_at":"..."}: a token with
 //	                               which one more node may join
+//	POST /api/v1/php/reload        {"reloaded":true} once new PHP hosts have taken over
+//	                               from all that ran; 503 when one did not start, and the
+//	                               old one goes on
 //
 // HEAD is answered like GET, without a body; ?pretty indents a document. Every
 // error is a problem document of RFC 9457 (application/problem+json); its detail
-// says what to do. On a node without a cluster /api/v1/cluster/ answers 409.
+// says what to do. On a node without a cluster /api/v1/cluster/ answers 409, and so does
+// /api/v1/php/ on one without PHP.
 //
 // The package declares what it needs of the node, Source and Cluster, and knows
 // nothing else of it.
@@ -32,7 +36,7 @@
 // # Bounds
 //
 // Reading a request 10 s, writing an answer 10 s, idle 60 s, headers 8 KiB, body
-// 4 KiB, 256 connections, 128 of one address, one Status 5 s. Over them a
+// 4 KiB, 256 connections, 128 of one address, one Status 5 s, one reload 2 min. Over them a
 // request is refused or its connection closed; nothing waits in a queue. A
 // request with both Content-Length and Transfer-Encoding is refused.
 package admin

@@ -56,7 +56,8 @@ const (
 type Server struct {
 	ln       *listener
 	src      Source
-	cluster  Cluster // nil: there is none
+	cluster  Cluster  // nil: there is none
+	reloader Reloader // nil: there is none
 	log      *slog.Logger
 	loopback bool // Host is checked
 	http     *fasthttp.Server
@@ -76,6 +77,7 @@ type Server struct {
 // for a node that is part of no cluster.
 func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
 	s := &Server{ln: newListener(ln), src: src, cluster: cl, log: log, loopback: onLoopback(ln.Addr()), done: make(chan struct{})}
+	s.reloader, _ = src.(Reloader)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
 		Name:                         "pogod",
@@ -188,6 +190,8 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		answer = s.members
 	case TokensPath:
 		answer, allow = s.newToken, "POST"
+	case ReloadPath:
+		answer, allow = s.reload, "POST"
 	default:
 		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status, /metrics or "+MembersPath, nil)
 		return

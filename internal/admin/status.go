@@ -114,14 +114,15 @@ type PHP struct {
 	Version string `json:"version"` // "8.4.16"; "" in a node built without PHP, or before a host is up
 }
 
-// Host is one PHP host, a supervised process.
+// Host is one PHP host, a supervised process. While it is replaced there are several of
+// its name, first the one that new work goes to.
 type Host struct {
-	Name      string     `json:"name"`       // "web", "jobs"
+	Name      string     `json:"name"`       // "web", "jobs", or as [[worker]] host says
 	PID       int        `json:"pid"`        // 0 while it is down
-	State     string     `json:"state"`      // "starting", "ready", "draining" or "down"
-	StartedAt *time.Time `json:"started_at"` // of the present process; null while it is down
-	Restarts  int64      `json:"restarts"`   // since the node started
-	LastExit  string     `json:"last_exit"`  // how the process before this one ended; "" if there was none
+	State     string     `json:"state"`      // "starting", "ready", "draining", "waiting to restart", "on demand" or "stopped"
+	StartedAt *time.Time `json:"started_at"` // of the process; null while there is none
+	Restarts  int64      `json:"restarts"`   // since the node started; reloads are none
+	LastExit  string     `json:"last_exit"`  // how the host's last process ended; "" if none has
 }
 
 // Storage is what the node holds on disk. Sizes are in bytes.

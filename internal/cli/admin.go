@@ -73,7 +73,12 @@ func adminURL(address string) (*url.URL, error) {
 
 // ask returns the document with which the endpoint at base answers.
 func ask(ctx context.Context, base *url.URL, method, path, query string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	return askWithin(ctx, askTimeout, base, method, path, query)
+}
+
+// askWithin is ask for what may take longer.
+func askWithin(ctx context.Context, timeout time.Duration, base *url.URL, method, path, query string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	u := base.JoinPath(path)
 	u.RawQuery = query

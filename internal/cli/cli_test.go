@@ -104,6 +104,7 @@ func TestHelp(t *testing.T) {
 		"root": {"--help"}, "bare": {}, "serve": {"serve", "--help"}, "status": {"status", "-h"}, "version": {"help", "version"},
 		"cluster": {"cluster", "--help"}, "bare cluster": {"cluster"}, "cluster_init": {"cluster", "init", "--help"}, "cluster_token": {"help", "cluster", "token"},
 		"cluster_join": {"cluster", "join", "-h"}, "php": {"help", "php"}, "cluster_members": {"cluster", "members", "-h"},
+		"php_reload": {"php", "reload", "-h"}, "php_status": {"help", "php", "status"},
 	} {
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") || strings.Contains(out, "php-host") {

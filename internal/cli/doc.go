@@ -4,7 +4,8 @@
 //	pogod status     what a running node does
 //	pogod cluster    init and join, which make a data directory a member's; token
 //	                 and members, which ask a running node
-//	pogod php        becomes the php command line
+//	pogod php        becomes the php command line; reload and status are of a
+//	                 running node's PHP hosts
 //	pogod version    how this binary was made
 //	pogod php-host   a PHP host, which the server starts for itself; hidden
 //

@@ -25,14 +25,17 @@ type CommandLine struct {
 // errNoPHP is what a binary without PHP says.
 var errNoPHP = errors.New("this binary was built without PHP: build it with \"make build\"")
 
+// php is PHP's own command line, but for the subcommands, which are reserved words.
 func (p *program) php() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "php ARGS...",
 		Short: "The php command line, with the queue functions connected",
 		Long: `php becomes the real php command line of this build, with the pogo extension
 loaded and connected to the node: everything behind "php" is PHP's own, and so are
 signals, standard input and exit codes. PHP_BINARY names a php that has the
 extension too, so that programs which a script starts by it are connected as well.
+
+"reload" and "status" are no scripts but commands of pogod, see below.
 
 The flags --config and --data go before "php". Without them the node is the one
 that POGOD_SOCKET names, or else that of the configuration: pogod.toml in the
@@ -46,6 +49,8 @@ working directory, or the defaults.`,
 		},
 		RunE: func(_ *cobra.Command, args []string) error { return p.becomePHP(config.Options{}, args) },
 	}
+	cmd.AddCommand(p.phpReload(), p.phpStatus())
+	return cmd
 }
 
 // phpArgs splits a command line "[--config FILE] [--data DIR] php ARGS..."; ok is false

@@ -279,7 +279,9 @@ func hosts(w io.Writer, s *admin.Status, now time.Time, p paint) {
 		switch h.State {
 		case "ready":
 			state.style = green
-		case "down":
+		case "draining", "on demand":
+			state.style = dim
+		case "stopped", "down":
 			state.style = red
 		}
 		pid := "-"
