@@ -232,6 +232,7 @@ var (
 	attemptBounds  = bounds{0, 1_000_000}
 	countBounds    = bounds{0, 1 << 60}
 	shutdownBounds = stretch{0, time.Hour}
+	graceBounds    = stretch{0, time.Hour}
 	pushBounds     = stretch{100 * time.Millisecond, 10 * time.Minute}
 	attemptTime    = stretch{100 * time.Millisecond, 8760 * time.Hour}
 	backoffTime    = stretch{0, 8760 * time.Hour}
@@ -265,6 +266,10 @@ func (c *Config) Validate() error {
 	if c.PHP.MemoryLimit != "" {
 		all.add("[php] memory_limit", checkMemoryLimit(c.PHP.MemoryLimit))
 	}
+	if c.PHP.ExtensionDir != "" {
+		all.add("[php] extension_dir", checkAbs(c.PHP.ExtensionDir))
+	}
+	all.add("[php] kill_grace", graceBounds.check(c.PHP.KillGrace))
 	all.add("[web] listen", checkListen(c.Web.Listen))
 	all.add("[web] root", checkAbs(c.Web.Root), checkWithin(c.PHP.App, c.Web.Root))
 	all.add("[web] index", checkIndex(c.Web.Index))
@@ -306,6 +311,14 @@ func (c *Config) Validate() error {
 		}
 		for k, v := range w.Env {
 			all.add("[[worker]] env", checkEnv(k, v))
+		}
+		all.add("[[worker]] host", checkHost(w.Host))
+		all.add("[[worker]] max_jobs", attemptBounds.check(int64(w.MaxJobs)))
+		if w.MemoryLimit != "" {
+			all.add("[[worker]] memory_limit", checkMemoryLimit(w.MemoryLimit))
+		}
+		for k, v := range w.Ini {
+			all.add("[[worker]] ini", checkWorkerIni(k, v))
 		}
 	}
 	all.pools(c.Pools)

@@ -76,6 +76,16 @@ type PHP struct {
 	// MemoryLimit is PHP's memory_limit, as "256M"; "-1" is unlimited. Default
 	// "": what php.ini says, or PHP's own 128M.
 	MemoryLimit string
+	// ExtensionDir is where PHP looks for extensions that php.ini names. Default "":
+	// PHP's own.
+	ExtensionDir string
+	// KillGrace is how long after its interrupt an attempt may be stuck in an operation
+	// that PHP cannot interrupt, before its host is killed, 0 to 1h. Default 30s; the
+	// host is replaced at once.
+	KillGrace time.Duration
+	// Watch says whether a changed PHP file in App replaces the hosts, in development
+	// mode. Default true.
+	Watch bool
 }
 
 // Web is the section [web].
@@ -165,6 +175,17 @@ type Worker struct {
 	Threads int
 	// Env is added to $_SERVER and getenv(). Default: none.
 	Env map[string]string
+	// Host is the PHP host that runs it, a process of its own for each name; it obeys
+	// CheckName and is not "web". Default "jobs".
+	Host string
+	// MaxJobs is how many jobs a script is given before it is told to end, and started
+	// again, 0 to 1000000. Default 0: no bound.
+	MaxJobs int
+	// MemoryLimit is PHP's memory_limit for the script. Default "": that of the host.
+	MemoryLimit string
+	// Ini are settings for the script, over those of the host; only such as can change
+	// while PHP runs. Default: none.
+	Ini map[string]string
 }
 
 // Pool is one [[pool]]: a PHP script that serves what pogo_dispatch is given.

@@ -91,7 +91,7 @@ func TestWithoutFile(t *testing.T) {
 			DataDir: dir + "/.pogod", Socket: dir + "/.pogod/pogod.sock", Mode: ModeDevelopment, LogLevel: "info",
 			LogFormat: "text", ShutdownTimeout: 30 * time.Second, PushTimeout: 10 * time.Second,
 		},
-		PHP:   PHP{App: dir, Ini: map[string]string{}},
+		PHP:   PHP{App: dir, Ini: map[string]string{}, KillGrace: 30 * time.Second, Watch: true},
 		Web:   Web{Listen: "127.0.0.1:8080", Root: dir + "/public", Index: "index.php", Threads: threads, AccessLog: AccessLog},
 		Queue: Queues{AutoCreate: true, Defaults: every, Declared: []Queue{def}},
 		Admin: Admin{Listen: "127.0.0.1:8082"}, Cluster: Cluster{Listen: "127.0.0.1:8083", Advertise: "127.0.0.1:8083"},
@@ -114,7 +114,7 @@ func TestWorkerWithoutFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Worker{{Name: "default", Script: dir + "/shop/queue-worker.php", Queues: []string{"default"}, Threads: 2, Env: map[string]string{}}}
+	want := []Worker{{Name: "default", Script: dir + "/shop/queue-worker.php", Queues: []string{"default"}, Threads: 2, Host: "jobs", Env: map[string]string{}, Ini: map[string]string{}}}
 	if !reflect.DeepEqual(c.Workers, want) {
 		t.Errorf("%+v", c.Workers)
 	}
@@ -171,6 +171,9 @@ push_timeout = "1m"
 [php]
 app = "current"
 memory_limit = -1
+extension_dir = "ext"
+kill_grace = "1m30s"
+watch = false
 [php.ini]
 opcache.enable_cli = true
 opcache.jit.debug = 0
@@ -195,6 +198,10 @@ script = "/opt/slow.php"
 queues = ["imports", "mail"]
 threads = 1024
 env = { A = "", "b c" = "ü" }
+host = "imports"
+max_jobs = 500
+memory_limit = "1G"
+ini = { "date.timezone" = "UTC", precision = 5 }
 [[pool]]
 [[pool]]
 name = "cpu"
@@ -215,15 +222,18 @@ env = { B = "c" }
 			DataDir: "/srv/data", Socket: "/srv/app/run/p.sock", Mode: ModeProduction, LogLevel: "debug", LogFormat: "json",
 			PushTimeout: time.Minute,
 		},
-		PHP: PHP{App: "/srv/app/current", MemoryLimit: "-1", Ini: map[string]string{
+		PHP: PHP{App: "/srv/app/current", MemoryLimit: "-1", ExtensionDir: "/srv/app/ext", KillGrace: 90 * time.Second, Ini: map[string]string{
 			"opcache.enable_cli": "1",
 			"opcache.jit.debug":  "0", "date.timezone": "Europe/Berlin", "precision": "14",
 		}},
 		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1, AccessLog: "/srv/app/log/access"},
 		Queue: Queues{AutoCreate: true, Defaults: def, Declared: []Queue{named("default"), size, named("imports"), mail}},
 		Workers: []Worker{
-			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Env: map[string]string{}},
-			{Name: "slow", Script: "/opt/slow.php", Queues: []string{"imports", "mail"}, Threads: 1024, Env: map[string]string{"A": "", "b c": "ü"}},
+			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Host: "jobs", Env: map[string]string{}, Ini: map[string]string{}},
+			{
+				Name: "slow", Script: "/opt/slow.php", Queues: []string{"imports", "mail"}, Threads: 1024, Env: map[string]string{"A": "", "b c": "ü"},
+				Host: "imports", MaxJobs: 500, MemoryLimit: "1G", Ini: map[string]string{"date.timezone": "UTC", "precision": "5"},
+			},
 		},
 		Pools: []Pool{
 			{Name: "default", Script: "/srv/app/current/dispatch-worker.php", Threads: 4, MaxWait: 30 * time.Second, Env: map[string]string{}},
@@ -298,7 +308,6 @@ pogod.toml:3: [node] min_free_bytes @
 pogod.toml:5: [queue] retain_failed @
 pogod.toml:7: [queue.mail] rate @
 pogod.toml:8: [[schedule]] @
-pogod.toml:14: [[worker]] host @
 pogod.toml:19: [[pool]] memory_limit @
 pogod.toml:22: [websocket] @
 pogod.toml:20: [[websocket.app]] @
@@ -306,7 +315,6 @@ pogod.toml:26: [cluster] bootstrap_expect @
 pogod.toml:27: [cluster] tls @
 pogod.toml:29: [web] tls @
 pogod.toml:31: [admin] dashboard @
-pogod.toml:33: [php] extension_dir @
 `, "@", "is not built yet and has no effect"))
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

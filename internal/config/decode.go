@@ -199,11 +199,19 @@ func (d *decoder) queues(t *value) error {
 	return nil
 }
 
+// newWorker is a worker of which nothing was said.
+func newWorker() Worker {
+	return Worker{
+		Name: defaultName, Script: defaultScript, Queues: []string{defaultName}, Threads: unsaid, Host: defaultHost,
+		Env: map[string]string{}, Ini: map[string]string{},
+	}
+}
+
 // workers decodes every [[worker]]. Threads that are not said stay unsaid here.
 func (d *decoder) workers(list *value) error {
 	names := map[string]bool{}
 	for _, t := range list.items {
-		w := Worker{Name: defaultName, Script: defaultScript, Queues: []string{defaultName}, Threads: unsaid, Env: map[string]string{}}
+		w := newWorker()
 		if err := d.table("[[worker]]", t, workerFields(&w)); err != nil {
 			return err
 		}
@@ -213,6 +221,9 @@ func (d *decoder) workers(list *value) error {
 				at = e.val.at
 			}
 			return d.doc.fault(at, "[[worker]] name must be unique, but an earlier one is %q too: give each a name of its own", w.Name)
+		}
+		if _, ok := w.Ini["memory_limit"]; ok && w.MemoryLimit != "" {
+			return d.doc.fault(t.entry("memory_limit").val.at, "[[worker]] memory_limit must not be in its ini too: take one out")
 		}
 		names[w.Name] = true
 		d.cfg.Workers = append(d.cfg.Workers, w)
@@ -313,6 +324,9 @@ func (d *decoder) complete(base string) error {
 	if err := checkSocket(c.Node.Socket); err != nil {
 		return d.blame(blamed, "[node] socket", err)
 	}
+	if c.PHP.ExtensionDir != "" {
+		c.PHP.ExtensionDir = resolve(base, c.PHP.ExtensionDir)
+	}
 	c.Web.Root = resolve(c.PHP.App, c.Web.Root)
 	if err := checkWithin(c.PHP.App, c.Web.Root); err != nil {
 		return d.blame("[web] root", "[web] root", err)
@@ -343,7 +357,7 @@ func (d *decoder) complete(base string) error {
 	}
 	if c.File == "" {
 		if info, err := os.Stat(filepath.Join(c.PHP.App, defaultScript)); err == nil && info.Mode().IsRegular() {
-			c.Workers = []Worker{{Name: defaultName, Script: defaultScript, Queues: []string{defaultName}, Threads: unsaid, Env: map[string]string{}}}
+			c.Workers = []Worker{newWorker()}
 		}
 		if info, err := os.Stat(filepath.Join(c.PHP.App, defaultPoolScript)); err == nil && info.Mode().IsRegular() {
 			c.Pools = []Pool{newPool()}

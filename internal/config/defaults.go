@@ -25,6 +25,8 @@ const (
 	defaultScript             = "queue-worker.php"    // in app
 	defaultPoolScript         = "dispatch-worker.php" // in app
 	defaultMaxWait            = 30 * time.Second      // of a pool
+	defaultHost               = "jobs"                // of a worker
+	webHost                   = "web"                 // the host of the pages
 	defaultName               = "default"             // of a worker or a pool, and the queue that always exists
 	unsaid                    = -1                    // threads of a worker or a pool whose table has no such key
 	defaultCluster            = "127.0.0.1:8083"      // of [cluster] listen
@@ -44,7 +46,7 @@ func defaults(file bool) *Config {
 			ShutdownTimeout: 30 * time.Second,
 			PushTimeout:     10 * time.Second,
 		},
-		PHP: PHP{App: ".", Ini: map[string]string{}},
+		PHP: PHP{App: ".", Ini: map[string]string{}, KillGrace: 30 * time.Second, Watch: true},
 		Web: Web{
 			Listen:  "127.0.0.1:8080",
 			Root:    "public",

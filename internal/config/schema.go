@@ -39,10 +39,13 @@ func nodeFields(n *Node) fields {
 
 func phpFields(p *PHP) fields {
 	return fields{
-		"ini":          ini(p.Ini),
-		"app":          text(&p.App, checkPath),
-		"memory_limit": memory(&p.MemoryLimit),
-	}.inert("extension_dir", "kill_grace")
+		"ini":           ini(p.Ini),
+		"app":           text(&p.App, checkPath),
+		"memory_limit":  memory(&p.MemoryLimit),
+		"extension_dir": text(&p.ExtensionDir, checkPath),
+		"kill_grace":    duration(&p.KillGrace, graceBounds.check),
+		"watch":         boolean(&p.Watch),
+	}
 }
 
 func webFields(w *Web) fields {
@@ -71,12 +74,16 @@ func queueFields(q *Queue) fields {
 
 func workerFields(w *Worker) fields {
 	return fields{
-		"name":    text(&w.Name, CheckName),
-		"script":  text(&w.Script, checkPath),
-		"queues":  texts(&w.Queues, `["high", "default"]`, checkQueues),
-		"threads": integer(&w.Threads, workerThreads.check),
-		"env":     environment(w.Env),
-	}.inert("max_jobs", "memory_limit", "ini", "host")
+		"name":         text(&w.Name, CheckName),
+		"script":       text(&w.Script, checkPath),
+		"queues":       texts(&w.Queues, `["high", "default"]`, checkQueues),
+		"threads":      integer(&w.Threads, workerThreads.check),
+		"env":          environment(w.Env),
+		"host":         text(&w.Host, checkHost),
+		"max_jobs":     integer(&w.MaxJobs, attemptBounds.check),
+		"memory_limit": memory(&w.MemoryLimit),
+		"ini":          workerIni(w.Ini),
+	}
 }
 
 func poolFields(p *Pool) fields {

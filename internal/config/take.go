@@ -158,16 +158,26 @@ func ini(to map[string]string) field {
 		if v.kind != kindTable {
 			return d.wrong(key, v, `a table of settings, as { "opcache.enable" = true }`)
 		}
-		return d.ini(key, "", v, to)
+		return d.ini(key, "", v, to, checkIni)
 	}}
 }
 
-func (d *decoder) ini(key, prefix string, v *value, to map[string]string) error {
+// workerIni takes php.ini settings of one worker.
+func workerIni(to map[string]string) field {
+	return field{func(d *decoder, key string, v *value) error {
+		if v.kind != kindTable {
+			return d.wrong(key, v, `a table of settings, as { "date.timezone" = "UTC" }`)
+		}
+		return d.ini(key, "", v, to, checkWorkerIni)
+	}}
+}
+
+func (d *decoder) ini(key, prefix string, v *value, to map[string]string, check func(name, text string) error) error {
 	for _, e := range v.entries {
 		name, s := prefix+e.key, e.val.text
 		switch e.val.kind {
 		case kindTable:
-			if err := d.ini(key, name+".", e.val, to); err != nil {
+			if err := d.ini(key, name+".", e.val, to, check); err != nil {
 				return err
 			}
 			continue
@@ -182,7 +192,7 @@ func (d *decoder) ini(key, prefix string, v *value, to map[string]string) error 
 		if _, ok := to[name]; ok {
 			return d.doc.fault(e.at, "%s sets %q twice: take one out", key, name)
 		}
-		if err := checkIni(name, s); err != nil {
+		if err := check(name, s); err != nil {
 			return d.doc.fault(e.at, "%s %v", key, err)
 		}
 		to[name] = s
