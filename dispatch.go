@@ -25,14 +25,13 @@ func (n *node) newDispatch() *workers.Dispatch {
 	return workers.NewDispatch(workers.DispatchConfig{Pools: all, Processes: n.hosts, Clock: clock.System(), Log: n.log})
 }
 
-// poolSpecs are the pools' threads in the host of jobs, from a slot on.
-func poolSpecs(cfg *config.Config, slot int) (all []link.WorkerSpec) {
+// poolHost is the PHP host of all pools.
+const poolHost = "jobs"
+
+// poolSpecs are the pools' scripts.
+func poolSpecs(cfg *config.Config) (all []link.WorkerSpec) {
 	for _, p := range cfg.Pools {
-		if p.Threads == 0 {
-			continue // its threads come from outside
-		}
-		all = append(all, link.WorkerSpec{Name: p.Name, Script: p.Script, Threads: p.Threads, FirstSlot: slot, Env: p.Env, Dispatch: true})
-		slot += p.Threads
+		all = append(all, link.WorkerSpec{Name: p.Name, Script: p.Script, Threads: p.Threads, Env: p.Env, Dispatch: true})
 	}
 	return all
 }
@@ -61,7 +60,7 @@ func (n *node) statusPools() []admin.Pool {
 			Restarts: int64(p.Restarts), LastError: p.LastError, LastErrorAt: timeOrNil(p.LastErrorAt),
 		}
 		if pool.Script != "" {
-			pool.Host = "jobs"
+			pool.Host = poolHost
 		}
 		all = append(all, pool)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"os/signal"
@@ -51,9 +50,10 @@ type node struct {
 	web      *net.TCPListener // nil without PHP
 	webFile  *os.File         // the same socket, as it is handed to each web host
 
-	cancel   context.CancelFunc // ends calls that are under way
-	leaving  atomic.Bool
-	reporter sync.WaitGroup
+	cancel     context.CancelFunc // ends calls that are under way
+	leaving    atomic.Bool
+	reporter   sync.WaitGroup
+	background sync.WaitGroup // what reloads the PHP hosts
 }
 
 // way is how the node reaches whoever leads: its own leader when it is alone, else the
@@ -135,6 +135,7 @@ func (n *node) start(ctx context.Context) (err error) {
 	}()
 	n.reporter.Add(1)
 	go n.report(life) // ended by stop, which cancels life
+	n.reloads(life)
 	return nil
 }
 
@@ -199,10 +200,15 @@ func (n *node) startPHP(life context.Context) (err error) {
 		Command: []string{self, "php-host"}, Hosts: hosts, Clock: clock.System(), Log: n.log,
 		Named:   func(lease uint64) (workers.Named, bool) { return n.pools.Named(lease) },
 		Printed: n.queue.Printed,
+		Leave: func(pid int) {
+			n.pools.Leave(pid)
+			n.tasks.Retire(pid)
+		},
+		Left: func(pid int) { n.pools.Left(pid) },
 	})
 	n.pools = workers.NewPools(workers.Config{
-		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue,
-		Offers: n.way, Processes: n.hosts, Quarantine: n.hosts, Clock: clock.System(), Log: n.log,
+		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue, Offers: n.way, Processes: n.hosts,
+		Quarantine: n.hosts, KillGrace: n.cfg.PHP.KillGrace, Clock: clock.System(), Log: n.log,
 	})
 	n.tasks = n.newDispatch()
 	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
@@ -212,57 +218,6 @@ func (n *node) startPHP(life context.Context) (err error) {
 	}
 	n.hosts.Start()
 	return nil
-}
-
-// phpHosts opens the web listener and says what the hosts run: pages in one, jobs in the
-// other, so that a job's crash kills no page.
-func (n *node) phpHosts() (hosts []workers.Host, err error) {
-	if n.web, err = bind(n.cfg.Web.Listen, "[web] listen"); err != nil {
-		return nil, err
-	}
-	if n.webFile, err = n.web.File(); err != nil {
-		return nil, err
-	}
-	web := link.HostSpec{
-		Name: "web", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "30"),
-		Web: &link.WebSpec{Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads, AccessLog: accessLog(n.cfg.Web)},
-	}
-	hosts = []workers.Host{{Spec: web, Listener: n.webFile}}
-	jobs := link.HostSpec{Name: "jobs", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "0")}
-	slot := 0
-	for _, w := range n.cfg.Workers {
-		if w.Threads == 0 {
-			continue // its threads come from outside
-		}
-		jobs.Jobs = append(jobs.Jobs, link.WorkerSpec{Name: w.Name, Script: w.Script, Threads: w.Threads, FirstSlot: slot, Env: w.Env})
-		slot += w.Threads
-	}
-	jobs.Jobs = append(jobs.Jobs, poolSpecs(n.cfg, slot)...)
-	if len(jobs.Jobs) > 0 {
-		hosts = append(hosts, workers.Host{Spec: jobs})
-	}
-	return append(hosts, workers.QuarantineHosts(hosts)...), nil
-}
-
-// accessLog is where the web host notes requests.
-func accessLog(w config.Web) string {
-	switch w.AccessLog {
-	case config.AccessOff:
-		return ""
-	case config.AccessLog:
-		return link.AccessToNode
-	}
-	return w.AccessLog
-}
-
-// ini is what a host sets over php.ini: pogod's defaults, and the configuration over them.
-func ini(cfg *config.Config, maxExecutionTime string) map[string]string {
-	all := map[string]string{"post_max_size": "64M", "upload_max_filesize": "32M", "max_execution_time": maxExecutionTime}
-	if cfg.PHP.MemoryLimit != "" {
-		all["memory_limit"] = cfg.PHP.MemoryLimit
-	}
-	maps.Copy(all, cfg.PHP.Ini)
-	return all
 }
 
 // bindFor is how long an address that is in use is tried again: the PHP hosts of a killed
@@ -285,7 +240,7 @@ func bind(addr, key string) (*net.TCPListener, error) {
 func pools(cfg *config.Config) []workers.Pool {
 	all := make([]workers.Pool, 0, len(cfg.Workers))
 	for _, w := range cfg.Workers {
-		pool := workers.Pool{Name: w.Name, Queues: w.Queues}
+		pool := workers.Pool{Name: w.Name, Queues: w.Queues, MaxJobs: w.MaxJobs}
 		if hasPHP && w.Threads > 0 {
 			pool.Script = w.Script
 		}
@@ -384,6 +339,7 @@ func (n *node) stop(ctx context.Context) {
 	defer cancel()
 	n.cancel()
 	n.reporter.Wait()
+	n.background.Wait()
 	if n.queue != nil && n.group.Err() == nil {
 		if err := n.queue.Report(last); err != nil {
 			n.log.Warn("counters were not reported", "error", err)

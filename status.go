@@ -114,7 +114,7 @@ func (n *node) statusWorkers() []admin.Worker {
 		if p.Quarantine {
 			w.Threads, w.Host = 1, p.Name
 		} else if w.Threads = n.cfg.Workers[i].Threads; hasPHP && w.Threads > 0 {
-			w.Host = "jobs"
+			w.Host = n.cfg.Workers[i].Host
 		}
 		all = append(all, w)
 	}

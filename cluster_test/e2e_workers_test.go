@@ -209,6 +209,7 @@ type document struct {
 
 type workerStatus struct {
 	Name      string
+	Host      string
 	Threads   int
 	Waiting   int
 	Running   int

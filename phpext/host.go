@@ -28,18 +28,16 @@ var ErrNodeGone = errors.New("phpext: the node has gone")
 
 // Timings of a host.
 const (
-	shutdownWait      = 5 * time.Second // for PHP's own shutdown, after everything has ended
-	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute // of a client's kept connection
-	firstNudge        = 5 * time.Millisecond
-	lastNudge         = time.Second
+	shutdownWait = 5 * time.Second // for PHP's own shutdown, after everything has ended
+	firstNudge   = 5 * time.Millisecond
+	lastNudge    = time.Second
 )
 
 // RunHost runs the PHP host that spec describes until its node lets it go. ln is
 // the listener of its pages and nil without spec.Web. It changes the process's
 // working directory and environment, so one process runs one host at a time.
 //
-// It returns nil when the node has said Drain and everything has ended;
+// It returns nil when the node has said Drain or Retire and everything has ended;
 // ErrNodeGone when the control connection ended; ctx's error when ctx ended; or
 // what went wrong at the start.
 func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog.Logger) error {
@@ -78,6 +76,7 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 		log:   log,
 		out:   newSender(node, log),
 		drain: make(chan struct{}),
+		hurry: make(chan struct{}),
 		gone:  make(chan struct{}),
 	}
 	go h.receive(node) // ended by node.Close
@@ -119,6 +118,7 @@ type host struct {
 	log   *slog.Logger
 	out   *sender
 	drain chan struct{} // closed by receive: take no new work
+	hurry chan struct{} // closed by receive after drain: nobody takes over
 	gone  chan struct{} // closed by receive: the node has gone
 }
 
@@ -155,7 +155,7 @@ func prepare(spec link.HostSpec) error {
 	if err := os.Chdir(spec.App); err != nil {
 		return fmt.Errorf("the application's directory: %w", err)
 	}
-	for _, name := range []string{link.HostSpecEnv, "POGO_WORKER", "POGO_POOL", "POGO_SLOT", "POGO_ENV"} {
+	for _, name := range []string{link.HostSpecEnv, "POGO_WORKER", "POGO_POOL", "POGO_SLOT", "POGO_ENV", "POGO_INI"} {
 		if err := os.Unsetenv(name); err != nil {
 			return err
 		}
@@ -185,7 +185,7 @@ func iniValues(ini map[string]string) map[string]string {
 // receive does what the node says over the control connection until it ends.
 func (h *host) receive(node *link.Client) {
 	defer close(h.gone)
-	var drained bool
+	var drained, hurried bool
 	for {
 		op, f, err := node.Receive()
 		if err != nil {
@@ -203,10 +203,14 @@ func (h *host) receive(node *link.Client) {
 			if err = f.Done(); err == nil {
 				h.out.synced(number)
 			}
-		case link.Drain:
+		case link.Drain, link.Retire:
 			if err = f.Done(); err == nil && !drained {
 				drained = true
 				close(h.drain)
+			}
+			if err == nil && op == link.Drain && !hurried {
+				hurried = true
+				close(h.hurry)
 			}
 		default:
 			err = fmt.Errorf("%w: operation %d to a host", link.ErrFrame, op)
@@ -233,7 +237,7 @@ func (h *host) nudge(slot int, lease uint64) {
 	}
 }
 
-// pages serves the web until Drain, and then until its last request has ended.
+// pages serves the web until Drain or Retire, and then until its last request has ended.
 func (h *host) pages(ln net.Listener) {
 	handler, end, err := h.logged(web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)))
 	if err != nil {
@@ -241,19 +245,14 @@ func (h *host) pages(ln net.Listener) {
 		handler, end = web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)), func() {}
 	}
 	defer end()
-	srv := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
-	}
+	srv := web.NewServer(handler, h.log)
 	stopped := make(chan struct{})
-	go func() { // ended by Drain; else it ends with the process
+	go func() { // ended by Drain or Retire; else it ends with the process
 		<-h.drain
-		_ = srv.Shutdown(context.Background()) // how long requests may take is the node's to say
+		srv.Leave(ln, h.hurry) // how long requests may take is the node's to say
 		close(stopped)
 	}()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		h.log.Error("pages are no longer served", "error", err)
 	}
 	<-stopped

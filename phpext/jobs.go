@@ -77,6 +77,11 @@ func (h *host) script(w link.WorkerSpec, slot int) {
 	}
 	env["POGO_SLOT"] = strconv.Itoa(slot)
 	env["POGO_ENV"] = strings.Join(names, "\n")
+	settings := make([]string, 0, len(w.Ini))
+	for _, name := range slices.Sorted(maps.Keys(w.Ini)) {
+		settings = append(settings, name+"="+w.Ini[name])
+	}
+	env["POGO_INI"] = strings.Join(settings, "\n")
 
 	dir, base := filepath.Split(filepath.Clean(w.Script))
 	defer out.Flush()

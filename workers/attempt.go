@@ -20,6 +20,7 @@ type thread struct {
 	slot    int64
 	waiting bool     // in Next
 	running *attempt // nil between attempts
+	jobs    int      // attempts that it began
 	quick   bool     // its last handler came back to Next right after it had settled
 	soon    bool     // its handler is settling, and it is quick: as good as free
 	// Of a delivery that Reserve handed out, or its call that waits; nil for a thread.
@@ -31,6 +32,7 @@ type attempt struct {
 	d       queue.Delivery
 	t       *thread
 	timer   clock.Timer // interrupts it at the job's time-out
+	stuck   clock.Timer // after it was interrupted: looks whether it came back
 	settled time.Time   // when its handler began to settle it; zero: not yet
 	cut     cut
 }

@@ -30,7 +30,7 @@ const quickReturn = 20 * time.Millisecond
 func (p *Pools) settling(a *attempt) {
 	p.mu.Lock()
 	a.settled = p.cfg.Clock.Now()
-	a.t.soon = a.t.running == a && a.t.quick && !a.cut.done && !p.draining && p.looked.fresh
+	a.t.soon = a.t.running == a && a.t.quick && !a.cut.done && !p.leavesLocked(a.t) && p.looked.fresh
 	if !a.t.soon {
 		p.mu.Unlock()
 		return
@@ -50,7 +50,7 @@ func (p *Pools) creditsLocked(now time.Time) leader.Credits {
 		if !p.draining && p.looked.fresh {
 			for _, t := range p.threads {
 				soon := t.soon && now.Sub(t.running.settled) < quickReturn
-				if t.worker == pool.Name && (t.waiting || soon) {
+				if t.worker == pool.Name && (t.waiting || soon) && !p.leavesLocked(t) {
 					free++
 				}
 			}

@@ -20,10 +20,16 @@ type TaskPool struct {
 	MaxWait time.Duration // the longest that a task waits for a thread
 }
 
+// TaskProcesses is what Dispatch needs of Processes.
+type TaskProcesses interface {
+	Interrupt(pid int, slot int64, task uint64)
+	Ended(pid int) (e Exit, ok bool)
+}
+
 // DispatchConfig configures Dispatch.
 type DispatchConfig struct {
 	Pools     []TaskPool
-	Processes Processes
+	Processes TaskProcesses
 	Clock     clock.Clock
 	Log       *slog.Logger
 }

@@ -1,7 +1,7 @@
 // Package workers starts what this node holds. Pools knows every thread that runs a
 // worker script, hands it the jobs that the state machine reserved for it, and sees
 // each attempt to its end. Hosts starts the PHP hosts, starts them again when they end,
-// and says how they ended.
+// replaces them when there is new code or a stuck attempt, and says how they ended.
 //
 // A thread that waits in Next is a credit: the leader learns how many there are and
 // reserves that many jobs. Delivery is by replication: the node finds its jobs in its

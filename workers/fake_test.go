@@ -91,6 +91,9 @@ type fakeState struct {
 	ready      map[string]uint64 // by line
 	demands    []string
 	hosts      map[string]int         // by name: the process of a quarantine
+	replaced   []int                  // process ids
+	killed     []int                  // process ids
+	foreign    bool                   // the threads are no host's
 	onOffer    func(c leader.Credits) // under mu
 	onEnd      func(d queue.Delivery) // under mu
 	asked      chan struct{}          // a signal when Ended is called; nil: none
@@ -283,6 +286,15 @@ func (s *fakeState) Runs(name string, pid int) bool {
 	return s.hosts[name] == pid
 }
 
+func (s *fakeState) Replace(pid int, _ string) bool {
+	s.change(func() { s.replaced = append(s.replaced, pid) })
+	return !s.foreign
+}
+
+func (s *fakeState) Kill(pid int, _ string) {
+	s.change(func() { s.killed = append(s.killed, pid) })
+}
+
 func (s *fakeState) Ended(pid int) (Exit, bool) {
 	if s.asked != nil {
 		s.asked <- struct{}{}
@@ -292,8 +304,8 @@ func (s *fakeState) Ended(pid int) (Exit, bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	how, ok := s.how[pid]
-	return how, ok
+	e, ok := s.how[pid]
+	return e, ok
 }
 
 // seen is what the fake was told so far.
@@ -304,12 +316,14 @@ type seen struct {
 	credits    leader.Credits
 	running    int
 	applied    uint64
+	replaced   []int
+	killed     []int
 }
 
 func (s *fakeState) seen() seen {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return seen{slices.Clone(s.ends), slices.Clone(s.gaveBack), slices.Clone(s.interrupts), s.credits, len(s.running), s.applied}
+	return seen{slices.Clone(s.ends), slices.Clone(s.gaveBack), slices.Clone(s.interrupts), s.credits, len(s.running), s.applied, slices.Clone(s.replaced), slices.Clone(s.killed)}
 }
 
 // free returns what was offered for a pool last, -1 for nothing; mu is held.
@@ -321,6 +335,9 @@ func (s *fakeState) free(pool string) int {
 	}
 	return -1
 }
+
+// killGrace of the benches.
+const killGrace = 7 * time.Second
 
 // bench is Pools on a real link.
 type bench struct {
@@ -347,7 +364,7 @@ func (b *bench) start(pools []Pool) {
 	log := slog.New(slog.DiscardHandler)
 	s := b.state
 	b.pools = NewPools(Config{
-		Pools: pools, Reservations: s, Session: s, Attempts: s, Offers: s, Processes: s, Quarantine: s, Clock: b.clock, Log: log,
+		Pools: pools, Reservations: s, Session: s, Attempts: s, Offers: s, Processes: s, Quarantine: s, KillGrace: killGrace, Clock: b.clock, Log: log,
 	})
 	dir, err := os.MkdirTemp("", "p") // a short path, for the socket
 	if err != nil {

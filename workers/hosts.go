@@ -1,23 +1,15 @@
 package workers
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"os/exec"
-	"regexp"
-	"runtime"
+	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"pogod/internal/clock"
 	"pogod/internal/link"
@@ -25,15 +17,9 @@ import (
 
 // Host is one PHP host to run.
 type Host struct {
-	Spec     link.HostSpec
-	Listener *os.File // of the web side, handed over at descriptor 3; nil for none
-	OnDemand bool     // not started by Start but by Demand
-}
-
-// Exit is how a PHP host ended.
-type Exit struct {
-	How     string
-	Planned bool // the node ended it, so its jobs were only interrupted
+	Spec     link.HostSpec // its paths are resolved, symlinks too, at each start of a process
+	Listener *os.File      // of the web side, handed over at descriptor 3; nil for none
+	OnDemand bool          // runs only while Demand asks for it
 }
 
 // HostsConfig configures Hosts.
@@ -46,83 +32,99 @@ type HostsConfig struct {
 	// Printed takes what the attempt with a lease printed, to be kept with its job; nil:
 	// nobody does.
 	Printed func(lease uint64, text string)
-	Clock   clock.Clock
-	Log     *slog.Logger
+	// Leave is told the process id of a host that gets no new jobs from now on, and Left
+	// that it has ended. nil: nobody is told.
+	Leave, Left func(pid int)
+	Clock       clock.Clock
+	Log         *slog.Logger
 }
 
 // Host states.
 const (
 	hostStarting = "starting"
 	hostReady    = "ready"
+	hostDraining = "draining"
 	hostWaiting  = "waiting to restart"
+	hostOnDemand = "on demand"
 	hostStopped  = "stopped"
 )
 
-// A host that lived shorter than steadyAfter is started again after a pause that
-// doubles from firstPause to longestPause; another at once.
+// Timings of hosts.
 const (
-	steadyAfter  = 5 * time.Second
+	// A host that ended before it was ready, or sooner than steadyAfter behind it, is
+	// started again after a pause that doubles from firstPause to longestPause; another at
+	// once.
+	steadyAfter  = 500 * time.Millisecond
 	firstPause   = 100 * time.Millisecond
 	longestPause = 10 * time.Second
+
+	demandedFor = time.Minute // how long a host on demand is kept after the last Demand
+	readyWithin = time.Minute // what a replacement has to get ready, before it is given up
+	keptEnded   = 8           // lives of a host whose end is remembered
 )
 
-// HostStatus is what status tells of a host.
+// HostStatus is what status tells of one process of a host, or of a host without one.
 type HostStatus struct {
 	Name      string
-	PID       int
+	PID       int // 0: no process
 	State     string
 	StartedAt time.Time
-	Restarts  uint64
-	LastExit  string // how the process before this one ended, "" if there was none
-	Version   string // of PHP, "" before the host is ready
+	Restarts  uint64 // of the host: processes that ended, or were replaced, by no wish of anybody
+	LastExit  string // how the host's last process ended, "" if none has
+	Version   string // of PHP, "" before the process is ready
 }
 
-// Hosts runs the PHP hosts, starts them again when they end, and ends with them.
+// ErrReload is returned when a host's new process did not become ready. The old one, if
+// there was one, goes on.
+var ErrReload = errors.New("the PHP hosts were not reloaded")
+
+// Hosts runs the PHP hosts, starts them again when they end, replaces them, and ends with
+// them. Each process of a host is a life of it. A host has one life that new work goes
+// to, perhaps its replacement, which is not ready yet, and any number that only finish
+// what they run.
 type Hosts struct {
 	cfg   HostsConfig
 	hosts []*host
 	wg    sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows, and the fields of host
+	mu       sync.Mutex // guards what follows, and the fields of host and life
 	byPID    map[int]*life
 	stopping bool
-	quit     chan struct{} // closed when stopping
 	changed  chan struct{} // closed and made anew when a host's state changes
 }
 
-// host is one entry of the configuration, through its processes.
+// host is one entry of the configuration, through its lives.
 type host struct {
 	Host
-	state    string
-	now      *life // the present process, nil between two
-	before   *life // the last that ended, kept in byPID for those who ask how
+	wake chan struct{} // holds one signal: keep is to look again
+
+	now      *life   // that new work goes to, starting or ready; nil between two
+	next     *life   // its replacement, which starts; nil: none
+	lives    []*life // all that run
+	ended    []*life // the last keptEnded that do not
+	wanted   uint64  // generation: the number of reloads asked for
+	started  uint64  // generation of the life that was started last
+	failed   uint64  // the newest generation of which a life ended before it was ready
+	failure  string  // how that ended
+	until    time.Time
+	pause    time.Duration // the next one
+	resume   time.Time     // end of the present pause
 	restarts uint64
 	lastExit string
 }
 
-// life is one process of a host.
-type life struct {
-	host    *host
-	pid     int
-	process *os.Process
-	started time.Time
-	control *link.Conn    // nil until it said Ready
-	ended   chan struct{} // closed with exit set
-	exit    Exit
-	killed  bool   // by Stop
-	version string // of its PHP; "" until it is ready
-	banner  string // what Go's runtime printed of a fatal signal
-}
-
 // NewHosts returns the hosts, not yet started.
 func NewHosts(cfg HostsConfig) *Hosts {
-	h := &Hosts{cfg: cfg, byPID: map[int]*life{}, quit: make(chan struct{}), changed: make(chan struct{})}
+	nobody := func(int) {}
+	if cfg.Leave == nil {
+		cfg.Leave = nobody
+	}
+	if cfg.Left == nil {
+		cfg.Left = nobody
+	}
+	h := &Hosts{cfg: cfg, byPID: map[int]*life{}, changed: make(chan struct{})}
 	for _, x := range cfg.Hosts {
-		state := hostStarting
-		if x.OnDemand {
-			state = hostStopped
-		}
-		h.hosts = append(h.hosts, &host{Host: x, state: state})
+		h.hosts = append(h.hosts, &host{Host: x, wake: make(chan struct{}, 1), wanted: 1, pause: firstPause})
 	}
 	return h
 }
@@ -131,195 +133,113 @@ func NewHosts(cfg HostsConfig) *Hosts {
 // called once, before Stop.
 func (h *Hosts) Start() {
 	for _, x := range h.hosts {
-		if !x.OnDemand {
-			h.wg.Add(1)
-			go h.keep(x) // ended by Stop
-		}
+		h.wg.Add(1)
+		go h.keep(x) // ended by Stop
 	}
 }
 
-// Demand starts an on-demand host, if it does not run. It is ended by Stop.
-func (h *Hosts) Demand(name string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, x := range h.hosts {
-		if x.Spec.Name == name && x.OnDemand && x.state == hostStopped && !h.stopping {
-			x.state = hostStarting
-			h.wg.Add(1)
-			go h.keep(x) // ended by Stop
-		}
+func (x *host) signal() {
+	select {
+	case x.wake <- struct{}{}:
+	default:
 	}
 }
 
-// keep runs a host's processes, one after the other.
+// keep starts a host's lives when they are due, until the hosts stop and the last has
+// ended.
 func (h *Hosts) keep(x *host) {
 	defer h.wg.Done()
-	// The parent-death signal follows the thread that started the child, so this one
-	// must live as long as the child.
-	runtime.LockOSThread()
-	pause := firstPause
 	for {
-		started := h.cfg.Clock.Now()
-		how, err := h.runOnce(x)
-		if err != nil {
-			how = err.Error()
-		}
-		lived := h.cfg.Clock.Now().Sub(started)
 		h.mu.Lock()
-		stopping := h.stopping
-		x.lastExit, x.now = how, nil
-		x.state = hostWaiting
-		if stopping {
-			x.state = hostStopped
-		} else {
-			x.restarts++
-		}
-		h.announceLocked()
+		due, leaving, wait := h.steerLocked(x)
+		done := h.stopping && len(x.lives) == 0
 		h.mu.Unlock()
-		if stopping {
+		if done {
 			return
 		}
-		if lived >= steadyAfter {
-			pause = firstPause
-			h.cfg.Log.Error("a PHP host ended and is started again", "host", x.Spec.Name, "by", how)
+		h.dismiss(link.Retire, leaving)
+		if due != nil {
+			h.wg.Add(1)
+			go h.live(due) // ended with its process
 			continue
 		}
-		h.cfg.Log.Error("a PHP host ended and is started again after a pause", "host", x.Spec.Name, "by", how, "pause", pause)
-		if !h.sleep(pause) {
-			h.mu.Lock()
-			x.state = hostStopped
-			h.announceLocked()
-			h.mu.Unlock()
-			return
+		if wait == 0 {
+			<-x.wake
+			continue
 		}
-		pause = min(2*pause, longestPause)
+		t := h.cfg.Clock.AfterFunc(wait, x.signal)
+		<-x.wake
+		t.Stop()
 	}
 }
 
-// sleep waits for d; false when the hosts are stopping.
-func (h *Hosts) sleep(d time.Duration) bool {
-	over := make(chan struct{})
-	t := h.cfg.Clock.AfterFunc(d, func() { close(over) })
-	defer t.Stop()
-	select {
-	case <-over:
-		return true
-	case <-h.quit:
-		return false
-	}
-}
-
-// runOnce runs one process to its end and says how it ended.
-func (h *Hosts) runOnce(x *host) (how string, err error) {
-	spec, err := json.Marshal(x.Spec)
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command(h.cfg.Command[0], h.cfg.Command[1:]...)
-	cmd.Env = append(environment(os.Environ()), "POGOD_SOCKET="+x.Spec.Socket, link.HostSpecEnv+"="+string(spec))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	cmd.WaitDelay = endedWithin / 2 // a grandchild may keep the pipe open
-	if x.Listener != nil {
-		cmd.ExtraFiles = []*os.File{x.Listener}
-	}
-	l := &life{host: x, started: h.cfg.Clock.Now(), ended: make(chan struct{})}
-	r, w := io.Pipe()
-	cmd.Stdout, cmd.Stderr = w, w
-	var output sync.WaitGroup
-	output.Add(1)
-	go func() { // ended by closing w
-		defer output.Done()
-		h.copyOutput(x.Spec.Name, l, r)
-	}()
-	h.mu.Lock()
+// steerLocked decides what a host needs now: a life to be started, lives to be let go, or
+// to look again after a while (0: when something happens). mu is held.
+func (h *Hosts) steerLocked(x *host) (due *life, leaving []*life, wait time.Duration) {
+	now := h.cfg.Clock.Now()
 	if h.stopping {
-		h.mu.Unlock()
-		_ = w.Close()
-		output.Wait()
-		return "", errors.New("stopped")
+		return nil, nil, 0
 	}
-	if err := cmd.Start(); err != nil {
-		h.mu.Unlock()
-		_ = w.Close()
-		output.Wait()
-		return "", fmt.Errorf("start PHP host %s: %w", x.Spec.Name, err)
-	}
-	l.pid, l.process = cmd.Process.Pid, cmd.Process
-	h.byPID[l.pid] = l
-	x.now, x.state = l, hostStarting
-	h.announceLocked()
-	h.mu.Unlock()
-
-	_ = cmd.Wait() // what it says is in ProcessState
-	_ = w.Close()
-	output.Wait()
-	h.mu.Lock()
-	l.exit.How = exitReason(cmd.ProcessState, l.banner)
-	l.exit.Planned = l.killed || h.stopping && l.exit.How == "exit code 0"
-	close(l.ended)
-	if x.before != nil && h.byPID[x.before.pid] == x.before {
-		delete(h.byPID, x.before.pid)
-	}
-	x.before = l
-	h.mu.Unlock()
-	return l.exit.How, nil
-}
-
-// environment passes all variables but pogod's own.
-func environment(all []string) []string {
-	kept := make([]string, 0, len(all))
-	for _, kv := range all {
-		if !strings.HasPrefix(kv, "POGOD_") {
-			kept = append(kept, kv)
-		}
-	}
-	return kept
-}
-
-var fatalSignal = regexp.MustCompile(`^(SIG[A-Z]+)[: ]|^\[signal (SIG[A-Z]+)`)
-
-// copyOutput logs what a host writes to its standard output and error, longer lines in
-// pieces of 64 KiB.
-func (h *Hosts) copyOutput(name string, l *life, r io.Reader) {
-	in := bufio.NewReaderSize(r, 64<<10)
-	for {
-		piece, err := in.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			err = nil
-		}
-		if line := strings.TrimRight(string(piece), "\r\n"); line != "" {
-			if m := fatalSignal.FindStringSubmatch(line); m != nil && l.banner == "" {
-				l.banner = m[1] + m[2]
+	if x.OnDemand {
+		if wait = x.until.Sub(now); wait <= 0 {
+			leaving = x.letGoLocked(x.now, x.next)
+			x.now, x.next = nil, nil
+			if len(leaving) > 0 {
+				h.announceLocked()
 			}
-			h.cfg.Log.Info(line, "host", name)
-		}
-		if err != nil {
-			return
+			return nil, leaving, 0
 		}
 	}
+	switch pause := x.resume.Sub(now); {
+	case x.now == nil && pause > 0:
+		if wait == 0 || pause < wait {
+			wait = pause
+		}
+	case x.now == nil:
+		x.now = h.newLifeLocked(x)
+		due = x.now
+	case x.next == nil && x.now.ready && x.started < x.wanted:
+		x.next = h.newLifeLocked(x)
+		due = x.next
+	}
+	return due, nil, wait
 }
 
-// exitReason says how a process ended. A crash in C code of a Go process is caught by
-// Go's runtime, which prints the signal and exits with 2.
-func exitReason(st *os.ProcessState, banner string) string {
-	if st == nil {
-		return "an unknown cause"
-	}
-	ws, ok := st.Sys().(syscall.WaitStatus)
-	if ok && ws.Signaled() {
-		return signalName(ws.Signal())
-	}
-	if st.ExitCode() == 2 && banner != "" {
-		return banner
-	}
-	return fmt.Sprintf("exit code %d", st.ExitCode())
+func (h *Hosts) newLifeLocked(x *host) *life {
+	l := &life{host: x, generation: x.wanted, started: h.cfg.Clock.Now(), ended: make(chan struct{})}
+	x.started = x.wanted
+	x.lives = append(x.lives, l)
+	h.announceLocked()
+	return l
 }
 
-func signalName(s syscall.Signal) string {
-	if name := unix.SignalName(s); name != "" {
-		return name
+// letGoLocked marks lives as leaving and returns those that were not; nil ones are
+// skipped.
+func (x *host) letGoLocked(lives ...*life) (leaving []*life) {
+	for _, l := range lives {
+		if l != nil && !l.leaving {
+			l.leaving = true
+			leaving = append(leaving, l)
+		}
 	}
-	return fmt.Sprintf("signal %d", int(s))
+	return leaving
+}
+
+// dismiss tells lives to end when they are idle: op is Retire or Drain. One that is not
+// ready yet is told when it is. Who gives them work is told of those that retire: in a
+// drain of all he knows himself, and when. mu is not held.
+func (h *Hosts) dismiss(op link.Op, lives []*life) {
+	for _, l := range lives {
+		h.mu.Lock()
+		c, pid := l.control, l.pid
+		h.mu.Unlock()
+		if c != nil {
+			_ = c.Send(link.Request(nil, op)) // a host that is gone has drained
+		}
+		if pid != 0 && op == link.Retire {
+			h.cfg.Leave(pid)
+		}
+	}
 }
 
 // Serve handles a frame of a control connection.
@@ -330,22 +250,7 @@ func (h *Hosts) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		if err := f.Done(); err != nil {
 			return err
 		}
-		h.mu.Lock()
-		l := h.byPID[c.Peer.PID]
-		if l != nil {
-			l.control, l.version = c, version
-			l.host.state = hostReady
-			h.announceLocked()
-		}
-		stopping := h.stopping
-		h.mu.Unlock()
-		if stopping {
-			return c.Send(link.Request(nil, link.Drain)) // it was not there to hear it
-		}
-		if l != nil {
-			h.cfg.Log.Info("PHP host is ready", "host", l.host.Spec.Name, "pid", l.pid, "php", version)
-		}
-		return nil
+		return h.isReady(c, version)
 	case link.Output:
 		worker, _, lease, text := f.String(), f.Int(), f.Int(), f.String()
 		if err := f.Done(); err != nil {
@@ -367,6 +272,41 @@ func (h *Hosts) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		return h.access(lines)
 	}
 	return fmt.Errorf("%w: operation %d on a control connection", link.ErrFrame, op)
+}
+
+// isReady takes the word of a life that it serves. A replacement takes over.
+func (h *Hosts) isReady(c *link.Conn, version string) error {
+	h.mu.Lock()
+	l := h.byPID[c.Peer.PID]
+	if l == nil {
+		stopping := h.stopping
+		h.mu.Unlock()
+		if stopping {
+			return c.Send(link.Request(nil, link.Drain))
+		}
+		return nil
+	}
+	x := l.host
+	l.control, l.version, l.ready, l.readyAt = c, version, true, h.cfg.Clock.Now()
+	var leaving []*life
+	if x.next == l {
+		leaving = x.letGoLocked(x.now)
+		x.now, x.next = l, nil
+	}
+	unheard := l.leaving // it was not there to hear it
+	op := link.Retire
+	if h.stopping {
+		op = link.Drain
+	}
+	h.announceLocked()
+	x.signal()
+	h.mu.Unlock()
+	if unheard {
+		return c.Send(link.Request(nil, op))
+	}
+	h.cfg.Log.Info("PHP host is ready", "host", x.Spec.Name, "pid", l.pid, "php", version)
+	h.dismiss(link.Retire, leaving)
+	return nil
 }
 
 // output logs what a worker printed, with the job that printed it.
@@ -402,7 +342,8 @@ func (h *Hosts) Interrupt(pid int, slot int64, lease uint64) {
 // endedWithin is how long Ended waits for a process whose connection was lost.
 const endedWithin = time.Second
 
-// Ended waits a moment for the end of a host and says how it ended.
+// Ended waits a moment for the end of a host and says how it ended; ok is false when it
+// lives on or is no host.
 func (h *Hosts) Ended(pid int) (e Exit, ok bool) {
 	h.mu.Lock()
 	l := h.byPID[pid]
@@ -421,35 +362,177 @@ func (h *Hosts) Ended(pid int) (e Exit, ok bool) {
 	}
 }
 
-// Status of all hosts.
+// Replace lets the process with that id finish what it runs, and starts another at once,
+// which new work goes to. It reports whether the process is a PHP host.
+func (h *Hosts) Replace(pid int, why string) bool {
+	h.mu.Lock()
+	l := h.byPID[pid]
+	if l == nil {
+		h.mu.Unlock()
+		return false
+	}
+	x := l.host
+	leaving := x.letGoLocked(l)
+	switch l {
+	case x.now:
+		x.now, x.next = x.next, nil
+	case x.next:
+		x.next = nil
+	}
+	if len(leaving) > 0 {
+		x.restarts++
+		h.announceLocked()
+		x.signal()
+	}
+	h.mu.Unlock()
+	if len(leaving) > 0 {
+		h.cfg.Log.Error("a PHP host is replaced", "host", x.Spec.Name, "pid", pid, "because", why)
+	}
+	h.dismiss(link.Retire, leaving)
+	return true
+}
+
+// Kill ends the process with that id at once, if it is a PHP host.
+func (h *Hosts) Kill(pid int, why string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l := h.byPID[pid]; l != nil {
+		l.killLocked(why)
+	}
+}
+
+// Demand starts the host on demand with that name, if it does not run, and keeps it for a
+// minute from now.
+func (h *Hosts) Demand(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, x := range h.hosts {
+		if x.OnDemand && x.Spec.Name == name {
+			x.until = h.cfg.Clock.Now().Add(demandedFor)
+			x.signal()
+		}
+	}
+}
+
+// Reload replaces the process of every host by a new one, started beside it, and waits
+// until the new ones are ready or ctx ends; the old ones then finish what they run. What
+// is asked for while a reload has not begun yet is one reload. Errors wrap ErrReload:
+// where a new process did not become ready, the old one goes on.
+func (h *Hosts) Reload(ctx context.Context) error {
+	return h.reloaded(ctx, h.askReload())
+}
+
+// askReload asks for a reload of every host, and returns the generations that have it.
+func (h *Hosts) askReload() []uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	target := make([]uint64, len(h.hosts))
+	for i, x := range h.hosts {
+		if x.started == x.wanted { // what runs may have read the old code
+			x.wanted++
+			x.resume = time.Time{}
+		}
+		target[i] = x.wanted
+		x.signal()
+	}
+	return target
+}
+
+// reloaded waits until every host is of its target generation.
+func (h *Hosts) reloaded(ctx context.Context, target []uint64) error {
+	for {
+		h.mu.Lock()
+		changed, stopping := h.changed, h.stopping
+		waiting, failed := 0, []string(nil)
+		for i, x := range h.hosts {
+			switch {
+			case x.now != nil && x.now.ready && x.now.generation >= target[i]:
+			case x.OnDemand && x.now == nil: // its next process has the new code
+			case x.failed >= target[i]:
+				failed = append(failed, fmt.Sprintf("the new process of PHP host %s ended before it was ready (%s)", x.Spec.Name, x.failure))
+			default:
+				waiting++
+			}
+		}
+		h.mu.Unlock()
+		switch {
+		case stopping:
+			return fmt.Errorf("%w: the node is shutting down", ErrReload)
+		case waiting == 0 && failed != nil:
+			return fmt.Errorf("%w: %s", ErrReload, strings.Join(failed, "; "))
+		case waiting == 0:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w yet: %w", ErrReload, ctx.Err())
+		}
+	}
+}
+
+// Status of all hosts: each with the process that new work goes to, and behind it those
+// that start and those that drain.
 func (h *Hosts) Status() []HostStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := make([]HostStatus, 0, len(h.hosts))
 	for _, x := range h.hosts {
-		s := HostStatus{Name: x.Spec.Name, State: x.state, Restarts: x.restarts, LastExit: x.lastExit}
-		if x.now != nil {
-			s.PID, s.StartedAt, s.Version = x.now.pid, x.now.started, x.now.version
+		of := func(l *life) HostStatus {
+			return HostStatus{
+				Name: x.Spec.Name, PID: l.pid, State: l.state(), StartedAt: l.started, Restarts: x.restarts, LastExit: x.lastExit, Version: l.version,
+			}
 		}
-		all = append(all, s)
+		if x.now != nil {
+			all = append(all, of(x.now))
+		} else {
+			all = append(all, HostStatus{Name: x.Spec.Name, State: h.stateLocked(x), Restarts: x.restarts, LastExit: x.lastExit})
+		}
+		for _, l := range x.lives {
+			if l != x.now {
+				all = append(all, of(l))
+			}
+		}
 	}
 	return all
 }
 
-// NotReady names the hosts that do not serve now, "" when all do.
+// stateLocked is the state of a host, by the life that new work goes to.
+func (h *Hosts) stateLocked(x *host) string {
+	switch {
+	case x.now != nil:
+		return x.now.state()
+	case h.stopping:
+		return hostStopped
+	case x.OnDemand && !h.cfg.Clock.Now().Before(x.until):
+		return hostOnDemand
+	case h.cfg.Clock.Now().Before(x.resume):
+		return hostWaiting
+	}
+	return hostStarting
+}
+
+// NotReady names the hosts that do not serve now and says why, "" when all do. Hosts on
+// demand are not counted.
 func (h *Hosts) NotReady() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var names []string
 	for _, x := range h.hosts {
-		if x.state != hostReady && !x.OnDemand {
-			names = append(names, fmt.Sprintf("PHP host %s is %s", x.Spec.Name, x.state))
+		state := h.stateLocked(x)
+		if x.OnDemand || state == hostReady {
+			continue
 		}
+		text := fmt.Sprintf("PHP host %s is %s", x.Spec.Name, state)
+		if x.lastExit != "" {
+			text += fmt.Sprintf(" (last exit: %s)", x.lastExit)
+		}
+		names = append(names, text)
 	}
 	return strings.Join(names, "; ")
 }
 
-// announceLocked wakes WaitReady. mu is held.
+// announceLocked wakes WaitReady and Reload. mu is held.
 func (h *Hosts) announceLocked() {
 	close(h.changed)
 	h.changed = make(chan struct{})
@@ -477,20 +560,16 @@ func (h *Hosts) WaitReady(ctx context.Context) error {
 // not started again.
 func (h *Hosts) Drain() {
 	h.mu.Lock()
-	if !h.stopping {
-		h.stopping = true
-		close(h.quit)
+	h.stopping = true
+	var all []*life
+	for _, x := range h.hosts {
+		x.letGoLocked(x.lives...)
+		all = append(all, x.lives...) // those that leave already are to hurry
+		x.signal()
 	}
-	var controls []*link.Conn
-	for _, l := range h.byPID {
-		if l.control != nil {
-			controls = append(controls, l.control)
-		}
-	}
+	h.announceLocked()
 	h.mu.Unlock()
-	for _, c := range controls {
-		_ = c.Send(link.Request(nil, link.Drain)) // a host that is gone has drained
-	}
+	h.dismiss(link.Drain, all)
 }
 
 // Stop drains, waits until the hosts have ended or ctx ends, and kills what is left.
@@ -507,9 +586,10 @@ func (h *Hosts) Stop(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	h.mu.Lock()
-	for _, l := range h.byPID {
-		l.killed = true
-		_ = l.process.Kill() // one that has ended meanwhile is what we want
+	for _, x := range h.hosts {
+		for _, l := range slices.Clone(x.lives) {
+			l.killLocked("")
+		}
 	}
 	h.mu.Unlock()
 	<-over

@@ -13,7 +13,7 @@ func (h *Hosts) WaitStopped(ctx context.Context, of func(*link.HostSpec) bool) {
 		h.mu.Lock()
 		changed, left := h.changed, false
 		for _, x := range h.hosts {
-			left = left || of(&x.Spec) && x.state != hostStopped
+			left = left || of(&x.Spec) && len(x.lives) > 0
 		}
 		h.mu.Unlock()
 		if !left {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,12 +42,16 @@ const (
 	panicPlainly
 )
 
-// play ends the process with a panic or by returning.
-func play(part string) {
-	if part == "node" {
+// broken is a file in the application with which no host gets ready.
+const broken = "broken"
+
+// play ends the process with a panic or by returning. A part may be several, joined by +.
+func play(parts string) {
+	if parts == "node" {
 		playNode()
 		return
 	}
+	plays := func(part string) bool { return slices.Contains(strings.Split(parts, "+"), part) }
 	var spec link.HostSpec
 	check(json.Unmarshal([]byte(os.Getenv(link.HostSpecEnv)), &spec))
 	node, err := link.Dial(context.Background(), spec.Socket, link.RoleHost, spec.Name)
@@ -59,7 +64,10 @@ func play(part string) {
 		ln, err = net.FileListener(os.NewFile(3, "web"))
 		check(err)
 	}
-	if part == "slow" { // it is ready when somebody has asked for a page
+	if _, err := os.Stat(filepath.Join(spec.App, broken)); err == nil && spec.App != "" {
+		os.Exit(3)
+	}
+	if plays("slow") { // it is ready when somebody has asked for a page
 		say(0, "booting")
 		c, err := ln.Accept()
 		check(err)
@@ -71,13 +79,16 @@ func play(part string) {
 			own = append(own, strings.SplitN(kv, "=", 2)[0])
 		}
 	}
+	if spec.App != "" {
+		say(0, fmt.Sprintf("paths %s %s %s", spec.App, spec.Web.Root, spec.Jobs[0].Script))
+	}
 	say(0, "environment "+strings.Join(own, ",")+" socket "+os.Getenv("POGOD_SOCKET"))
 	fmt.Println("a line on standard output")
 	check(node.Send(link.Request(nil, link.Ready).String("8.4.1")))
-	for part == "deaf" {
+	for plays("deaf") {
 		_ = syscall.Pause()
 	}
-	if part == "pages" {
+	if plays("pages") {
 		go func() { // ended with the process
 			for {
 				c, err := ln.Accept()
@@ -97,11 +108,11 @@ func play(part string) {
 			check(f.Done())
 			die(lease)
 			say(lease, fmt.Sprintf("interrupted in slot %d\nand a second line\n", slot))
-		case link.Drain:
-			if part != "stubborn" {
+		case link.Drain, link.Retire:
+			if !plays("stubborn") {
 				return
 			}
-			say(0, "no")
+			say(0, fmt.Sprintf("no to %d", op))
 		}
 	}
 }
@@ -144,8 +155,12 @@ func playNode() {
 	check(err)
 	b.hosts.Start()
 	check(b.hosts.WaitReady(context.Background()))
+	check(b.hosts.Reload(context.Background())) // the deaf one before lives on
 	check(os.RemoveAll(dir))
-	fmt.Println(b.hosts.Status()[0].PID)
+	for _, s := range b.hosts.Status() {
+		fmt.Print(s.PID, " ")
+	}
+	fmt.Println()
 	select {}
 }
 
@@ -163,7 +178,7 @@ func (b *hostBench) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 func (b *hostBench) Closed(*link.Conn) {}
 
 // newHostBench starts a host that plays a part; web is its listener or nil.
-func newHostBench(t *testing.T, program []string, web *os.File) *hostBench {
+func newHostBench(t *testing.T, program []string, web *os.File, change ...func(*HostsConfig)) *hostBench {
 	t.Helper()
 	b := &hostBench{t: t, clock: newSpyClock(), log: newSink()}
 	dir, err := os.MkdirTemp("", "p")
@@ -175,13 +190,17 @@ func newHostBench(t *testing.T, program []string, web *os.File) *hostBench {
 		spec.Web = &link.WebSpec{}
 	}
 	log := slog.New(slog.NewTextHandler(b.log, nil))
-	b.hosts = NewHosts(HostsConfig{
+	cfg := HostsConfig{
 		Command: program, Hosts: []Host{{Spec: spec, Listener: web}}, Clock: b.clock, Log: log,
 		Named: func(lease uint64) (Named, bool) {
 			return Named{"q", "1763849472123-57", 2}, lease == 58
 		},
 		Printed: func(lease uint64, text string) { fmt.Fprintf(b.log, "printed %d %q\n", lease, text) },
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	b.hosts = NewHosts(cfg)
 	server, err := link.Listen(spec.Socket, b, log)
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +224,7 @@ func (b *hostBench) await(what string, ok func(s HostStatus) bool) HostStatus {
 		b.hosts.mu.Lock()
 		changed := b.hosts.changed
 		b.hosts.mu.Unlock()
-		s := b.hosts.Status()[0]
+		s := b.hosts.Status()[0] // that new work goes to
 		if ok(s) {
 			return s
 		}

@@ -61,6 +61,11 @@ type Processes interface {
 	// Ended waits a moment for the end of the process and says how it ended; ok is
 	// false when it lives on or is no host.
 	Ended(pid int) (e Exit, ok bool)
+	// Replace lets the process finish what it runs, and starts another in its place. It
+	// reports whether it is a host.
+	Replace(pid int, why string) bool
+	// Kill ends the process, if it is a host.
+	Kill(pid int, why string)
 }
 
 // Pool is one worker of the configuration: a script and its threads, or threads that
@@ -69,6 +74,8 @@ type Pool struct {
 	Name   string
 	Queues []string // served in this order
 	Script string   // for messages; "" for threads from outside
+	// MaxJobs is how many jobs a script is given before it is told to end; 0: no bound.
+	MaxJobs int
 }
 
 // Config of Pools.
@@ -80,8 +87,11 @@ type Config struct {
 	Offers       Offers
 	Processes    Processes
 	Quarantine   QuarantineProcesses // nil when no pool is one
-	Clock        clock.Clock
-	Log          *slog.Logger
+	// KillGrace is how long after its interrupt an attempt may be stuck before its PHP
+	// host is killed.
+	KillGrace time.Duration
+	Clock     clock.Clock
+	Log       *slog.Logger
 }
 
 // startWithin is how long a reserved job may wait for its thread before it is given
@@ -103,6 +113,7 @@ type Pools struct {
 	lately   []endedName          // names of attempts that ended, a ring
 	nextName int                  // where lately is written next
 	demanded map[string]time.Time // by quarantine: when its host was asked for last; of run alone
+	leaving  map[int]struct{}     // process ids of hosts that get no new jobs
 	// Connections that have asked for a delivery (reserve.go).
 	reservers map[*link.Conn]*reserver
 	draining  bool
@@ -123,7 +134,7 @@ func NewPools(cfg Config) *Pools {
 	p := &Pools{
 		cfg: cfg, threads: map[*link.Conn]*thread{}, attempts: map[uint64]*attempt{}, reservers: map[*link.Conn]*reserver{},
 		started: map[uint64]struct{}{}, pending: map[uint64]pending{},
-		failures: map[string]failure{}, restarts: map[string]uint64{}, demanded: map[string]time.Time{},
+		failures: map[string]failure{}, restarts: map[string]uint64{}, demanded: map[string]time.Time{}, leaving: map[int]struct{}{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
 	p.wg.Add(1)
@@ -262,7 +273,7 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 			p.later(func() { p.finish(a, command.Interrupted, "") })
 			continue
 		}
-		p.cfg.Processes.Interrupt(a.t.conn.Peer.PID, a.t.slot, a.d.Lease)
+		p.interrupt(a)
 	}
 	for _, d := range late {
 		p.giveBack(d)
@@ -296,6 +307,7 @@ func (p *Pools) free() map[string][]*thread {
 func (p *Pools) begin(t *thread, d queue.Delivery) *attempt {
 	a := &attempt{d: d, t: t}
 	t.waiting, t.running = false, a
+	t.jobs++
 	p.attempts[d.Lease] = a
 	p.started[d.Lease] = struct{}{}
 	if t.reserver != nil {
@@ -360,8 +372,8 @@ func (p *Pools) answer(a *attempt, body []byte) {
 func (p *Pools) waits(t *thread) {
 	p.mu.Lock()
 	_, connected := p.threads[t.conn]
-	t.waiting = connected && !p.draining
-	leave := connected && p.draining
+	leave := connected && p.leavesLocked(t)
+	t.waiting = connected && !leave
 	p.mu.Unlock()
 	if leave {
 		_ = t.conn.Answer(0, nil) // a thread that is gone needs no answer
@@ -380,7 +392,7 @@ func (p *Pools) timeOut(a *attempt) {
 	a.cut = cut{true, command.TimedOut, reason}
 	p.mu.Unlock()
 	p.cfg.Log.Warn("an attempt "+reason+" and is interrupted", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts)
-	p.cfg.Processes.Interrupt(a.t.conn.Peer.PID, a.t.slot, a.d.Lease)
+	p.interrupt(a)
 }
 
 // settleTimeout bounds how long the node tries to tell the state how an attempt ended.
@@ -402,8 +414,10 @@ func (p *Pools) finish(a *attempt, cause command.Cause, reason string) {
 	if a.t.reserver != nil {
 		delete(a.t.reserver.held, a.d.Lease)
 	}
-	if a.timer != nil {
-		a.timer.Stop()
+	for _, t := range []clock.Timer{a.timer, a.stuck} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	if a.cut.done && cause != command.Unstarted {
 		cause, reason = a.cut.cause, a.cut.reason
@@ -469,10 +483,10 @@ func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
 		p.finish(last, command.Unsettled, "the handler in "+script+" ended without ack, release or fail")
 	}
 	p.mu.Lock()
-	draining := p.draining
-	t.waiting = !draining
+	leave := p.leavesLocked(t)
+	t.waiting = !leave
 	p.mu.Unlock()
-	if draining {
+	if leave {
 		return c.Answer(0, nil)
 	}
 	p.signal()

@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -44,6 +45,9 @@ func WithQuarantine(pools []Pool) []Pool {
 func QuarantineHosts(hosts []Host) (all []Host) {
 	for _, h := range hosts {
 		for _, w := range h.Spec.Jobs {
+			if w.Dispatch {
+				continue // a task is in nobody's state: it fails with its host
+			}
 			spec := h.Spec
 			spec.Name, spec.Web = QuarantineOf(w.Name), nil
 			w.Name, w.Threads, w.FirstSlot = spec.Name, 1, 0
@@ -58,18 +62,13 @@ func QuarantineHosts(hosts []Host) (all []Host) {
 type QuarantineProcesses interface {
 	// Demand has the host of that name run for the next minute.
 	Demand(name string)
-	// Runs reports whether the process is the present one of the host of that name.
+	// Runs reports whether the process is one of the host of that name.
 	Runs(name string, pid int) bool
 }
 
 // Runs implements QuarantineProcesses.
 func (h *Hosts) Runs(name string, pid int) bool {
-	for _, s := range h.Status() {
-		if s.Name == name {
-			return s.PID == pid
-		}
-	}
-	return false
+	return slices.ContainsFunc(h.Status(), func(s HostStatus) bool { return s.Name == name && s.PID == pid })
 }
 
 // demandEvery is how often a host that is wanted is asked for again: well within the

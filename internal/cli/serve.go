@@ -20,7 +20,8 @@ func (p *program) serve() *cobra.Command {
 127.0.0.1:8080), its workers, and status on [admin] listen (default
 127.0.0.1:8082). In a cluster, which "pogod cluster" makes, the other nodes reach
 it on [cluster] listen (default 127.0.0.1:8083). It ends on SIGTERM or an
-interrupt, when running jobs have had [node] shutdown_timeout to finish.
+interrupt, when running jobs have had [node] shutdown_timeout to finish. SIGHUP
+reloads the PHP code, as "pogod php reload" does.
 
 The configuration is the file named by --config, or pogod.toml in the working
 directory if there is one. Without a file pogod runs as a single node in

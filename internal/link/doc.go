@@ -64,6 +64,8 @@
 //
 //	Interrupt     slot, lease                stop that attempt, if it still runs there
 //	Drain                                    take no new work, end when idle
+//	Retire                                   the same, but another host takes over: clients with
+//	                                         a kept connection get time to notice
 //	Synced        number                     all that the host sent before that Sync was taken
 //
 // and host to node:

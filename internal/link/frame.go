@@ -41,6 +41,7 @@ const (
 
 	Interrupt Op = 32
 	Drain     Op = 33
+	Retire    Op = 34
 	Ready     Op = 48
 	Output    Op = 49
 

@@ -33,6 +33,7 @@ type WorkerSpec struct {
 	FirstSlot int               `json:"first_slot"`         // its threads have slots FirstSlot ... FirstSlot+Threads-1 in this host
 	Env       map[string]string `json:"env,omitempty"`      // added to $_SERVER and getenv()
 	Dispatch  bool              `json:"dispatch,omitempty"` // it serves the pool of that name: NextTask in place of Next
+	Ini       map[string]string `json:"ini,omitempty"`      // settings of its script, over the host's; only what can change while PHP runs
 }
 
 // HostSpecEnv names the environment variable that holds a HostSpec.

@@ -17,7 +17,8 @@ import (
 
 // JobRequest is the ContentLength of a request that is a worker script. Its
 // environment has POGO_WORKER (the worker's name) or POGO_POOL (the pool's), POGO_SLOT, and POGO_ENV: the
-// names, one a line, of variables that getenv() shows too.
+// names, one a line, of variables that getenv() shows too. It may have POGO_INI:
+// settings, one name=value a line, for this request.
 const JobRequest = C.POGO_JOB_REQUEST
 
 // Slots bounds the slots of one host: 0 to Slots-1.

@@ -165,6 +165,28 @@ static void set_ini(const char *name, const char *value) {
   zend_string_release(n);
 }
 
+/* Sets what POGO_INI lists, one name=value a line, until the request ends. */
+static void take_ini(void) {
+  zend_string *list = server_string("POGO_INI");
+  if (!list) {
+    return;
+  }
+  for (const char *p = ZSTR_VAL(list), *end = p + ZSTR_LEN(list); p < end;) {
+    const char *stop = memchr(p, '\n', (size_t)(end - p));
+    if (!stop) stop = end;
+    const char *is = memchr(p, '=', (size_t)(stop - p));
+    if (is) {
+      zend_string *name = zend_string_init(p, (size_t)(is - p), 0);
+      if (zend_alter_ini_entry_chars(name, is + 1, (size_t)(stop - is - 1), ZEND_INI_USER, ZEND_INI_STAGE_ACTIVATE) != SUCCESS) {
+        zend_error(E_WARNING, "the worker's setting %s cannot be %.*s: it does not exist, cannot change while PHP runs, or refuses the value", ZSTR_VAL(name),
+                   (int)MIN(stop - is - 1, 200), is + 1);
+      }
+      zend_string_release(name);
+    }
+    p = stop + 1;
+  }
+}
+
 void pogo_host_rinit(void) {
   if (SG(request_info).content_length != POGO_JOB_REQUEST) {
     return;
@@ -183,6 +205,8 @@ void pogo_host_rinit(void) {
   set_ini("html_errors", "0");
   /* Each warning once: by the log, or where that leads elsewhere or nowhere, as output. */
   set_ini("display_errors", PG(log_errors) && !(PG(error_log) && *PG(error_log)) ? "0" : "1");
+  take_ini();
+  drop_server("POGO_INI");
   set_ini("max_execution_time", "0"); /* that of pages; the node times an attempt */
   PG(ignore_user_abort) = 1;
   SG(request_info).no_headers = 1;         /* header() does nothing, at any time */

@@ -45,6 +45,21 @@ function step(array $job, string $do, mixed ...$with): mixed
             return null;
         case 'killself':
             return posix_kill(posix_getpid(), SIGKILL);
+        case 'curl': // a server that never answers
+            $c = curl_init("http://127.0.0.1:$with[0]/");
+            curl_setopt($c, CURLOPT_RETURNTRANSFER, true);
+            return curl_exec($c);
+        case 'mysql':
+            return new PDO("mysql:host=127.0.0.1;port=$with[0]", 'a', 'b') && true;
+        case 'sqlite': // counts for minutes
+            return (new PDO('sqlite::memory:'))->query('WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000000000) SELECT count(*) FROM n')->fetchColumn();
+        case 'print': // so many megabytes at once
+            echo str_repeat(str_repeat('x', 1023) . "\n", 1024 * $with[0]);
+            return null;
+        case 'ini':
+            return ini_get($with[0]);
+        case 'setini':
+            return ini_set(...$with);
         case 'segv':
             return posix_kill(posix_getpid(), SIGSEGV);
     }
