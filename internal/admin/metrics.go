@@ -95,6 +95,7 @@ var (
 	memberLag     = gauge("member_lag_entries", "Entries that the member is behind, as far as this node knows.", "member")
 
 	queueJobs      = gauge("queue_jobs", "Jobs in the queue, by state, in the cluster.", "queue", "state")
+	queueSuspects  = gauge("queue_suspects", "Of the ready jobs, those that ran in a PHP host that crashed: each runs next alone.", "queue")
 	queueOldest    = gauge("queue_oldest_pending_timestamp_seconds", "When the job that is next in line was pushed; absent while none is ready.", "queue")
 	queueEnqueued  = counter("queue_enqueued", "Jobs accepted.", "queue")
 	queueDelivered = counter("queue_deliveries", "Jobs handed to a worker.", "queue")
@@ -107,6 +108,12 @@ var (
 
 	workerThreads  = gauge("worker_threads", "Threads of the worker on this node, by what they do.", "worker", "state")
 	workerRestarts = counter("worker_script_restarts", "Times that the worker's script has ended, on this node.", "worker")
+	poolThreads    = gauge("pool_threads", "Threads of the dispatch pool on this node, by what they do.", "pool", "state")
+	poolQueued     = gauge("pool_queued_tasks", "Tasks that wait for a thread of the pool.", "pool")
+	poolTasks      = counter("pool_tasks", "Tasks that ended, by how.", "pool", "outcome")
+	poolWait       = gauge("pool_mean_wait_seconds", "For a thread of the pool, the mean of all tasks.", "pool")
+	poolRun        = gauge("pool_mean_run_seconds", "In a thread of the pool, the mean of all tasks.", "pool")
+	poolRestarts   = counter("pool_script_restarts", "Times that the pool's script has ended, on this node.", "pool")
 	hostUp         = gauge("php_host_up", "1 while the PHP host is ready.", "host")
 	hostRestarts   = counter("php_host_restarts", "Times that the PHP host has ended and was started again.", "host")
 
@@ -143,7 +150,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		out.put(workerThreads, float64(w.Running), w.Name, "running")
 		out.put(workerRestarts, float64(w.Restarts), w.Name)
 	}
-	for _, h := range st.PHP.Hosts {
+	for _, p := range st.Pools {
+		out.pool(p)
+	}
+	for i, h := range st.PHP.Hosts {
+		if i > 0 && st.PHP.Hosts[i-1].Name == h.Name {
+			continue // it only finishes what it runs
+		}
 		out.put(hostUp, flag(h.State == "ready"), h.Name)
 		out.put(hostRestarts, float64(h.Restarts), h.Name)
 	}
@@ -168,6 +181,7 @@ func (s sink) queues(all []Queue) {
 		s.put(queueJobs, float64(q.Delayed), q.Queue, "delayed")
 		s.put(queueJobs, float64(q.Reserved), q.Queue, "reserved")
 		s.put(queueJobs, float64(q.Failed), q.Queue, "failed")
+		s.put(queueSuspects, float64(q.Suspects), q.Queue)
 		if q.OldestPendingAt != nil {
 			s.put(queueOldest, float64(q.OldestPendingAt.UnixMilli())/1000, q.Queue)
 		}
@@ -181,6 +195,19 @@ func (s sink) queues(all []Queue) {
 		s.put(queueDropped, float64(q.DroppedShutdown), q.Queue, "shutdown")
 		s.put(queueErrors, float64(q.BackendErrors), q.Queue)
 	}
+}
+
+func (s sink) pool(p Pool) {
+	s.put(poolThreads, float64(p.Waiting), p.Name, "waiting")
+	s.put(poolThreads, float64(p.Running), p.Name, "running")
+	s.put(poolQueued, float64(p.Queued), p.Name)
+	s.put(poolTasks, float64(p.Done), p.Name, "done")
+	s.put(poolTasks, float64(p.Failed), p.Name, "failed")
+	s.put(poolTasks, float64(p.TimedOut), p.Name, "timed_out")
+	s.put(poolTasks, float64(p.Cancelled), p.Name, "cancelled")
+	s.put(poolWait, p.WaitMS/1000, p.Name)
+	s.put(poolRun, p.RunMS/1000, p.Name)
+	s.put(poolRestarts, float64(p.Restarts), p.Name)
 }
 
 func flag(b bool) float64 {

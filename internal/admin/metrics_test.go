@@ -56,6 +56,20 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// A host that is replaced is two processes for a while, and one in the metrics.
+func TestMetricsWhileAHostIsReplaced(t *testing.T) {
+	t.Parallel()
+	s := serve(t, &fake{status: func(ctx context.Context, o StatusOptions) (*Status, error) {
+		st, err := some(ctx, o)
+		st.PHP.Hosts = append(st.PHP.Hosts, Host{Name: st.PHP.Hosts[len(st.PHP.Hosts)-1].Name, PID: 9, State: "draining"})
+		return st, err
+	}})
+	r, body := send(t, s, get("/metrics"))
+	if r.StatusCode != http.StatusOK || !strings.Contains(body, `pogod_php_host_up{host="jobs"} 1`) {
+		t.Error(r.Status, body)
+	}
+}
+
 // Queues that pushes make have no bound, series have.
 func TestMetricsOfManyQueues(t *testing.T) {
 	t.Parallel()
