@@ -151,7 +151,8 @@ func (h *Hosts) keep(x *host) {
 	defer h.wg.Done()
 	for {
 		h.mu.Lock()
-		due, leaving, wait := h.steerLocked(x)
+		now := h.cfg.Clock.Now()
+		due, leaving, wait := h.steerLocked(x, now)
 		done := h.stopping && len(x.lives) == 0
 		h.mu.Unlock()
 		if done {
@@ -168,6 +169,9 @@ func (h *Hosts) keep(x *host) {
 			continue
 		}
 		t := h.cfg.Clock.AfterFunc(wait, x.signal)
+		if h.cfg.Clock.Now().Sub(now) >= wait { // it passed before the timer was set
+			x.signal()
+		}
 		<-x.wake
 		t.Stop()
 	}
@@ -175,8 +179,7 @@ func (h *Hosts) keep(x *host) {
 
 // steerLocked decides what a host needs now: a life to be started, lives to be let go, or
 // to look again after a while (0: when something happens). mu is held.
-func (h *Hosts) steerLocked(x *host) (due *life, leaving []*life, wait time.Duration) {
-	now := h.cfg.Clock.Now()
+func (h *Hosts) steerLocked(x *host, now time.Time) (due *life, leaving []*life, wait time.Duration) {
 	if h.stopping {
 		return nil, nil, 0
 	}

@@ -368,9 +368,12 @@ func TestDeliveryToDeadConnectionIsGivenBackUncounted(t *testing.T) {
 	b.start(nil)
 	s := b.state
 	k := b.thread("mail", 0)
-	k.next()
+	c := k.next()
 	s.await(t, "a credit", func() bool { return s.free("mail") == 1 })
 	k.c.Close()
+	if a := get(t, c); a.err == nil { // the descriptor is closed when its read has ended
+		t.Errorf("%+v", a)
+	}
 	d := s.reserve(job("mail", "q", "x"))
 	b.onlyEnd(d.Lease, command.Unstarted, "")
 	b.reconciled()

@@ -16,23 +16,38 @@ import (
 
 // leftHosts keeps what Hosts says of processes that get no new jobs.
 type leftHosts struct {
-	mu         sync.Mutex // guards the rest
-	leave      []int
-	left       map[int]bool
-	leavesOnce bool
+	mu    sync.Mutex // guards leave
+	leave []int
+	heard chan struct{} // holds one signal: leave has grown
+	left  chan int      // process ids, at most as many as a test has processes
 }
 
 func (k *leftHosts) listen(c *HostsConfig) {
-	k.left = map[int]bool{}
+	k.heard, k.left = make(chan struct{}, 1), make(chan int, 16)
 	c.Leave = func(pid int) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.leave = append(k.leave, pid)
+		select {
+		case k.heard <- struct{}{}:
+		default:
+		}
 	}
-	c.Left = func(pid int) {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.left[pid] = true
+	c.Left = func(pid int) { k.left <- pid }
+}
+
+// awaitLeave waits until somebody was told to leave, and requires that it was pid, once.
+func (k *leftHosts) awaitLeave(t *testing.T, pid int) {
+	t.Helper()
+	select {
+	case <-k.heard:
+	case <-time.After(patience):
+		t.Fatal("nobody was told to leave")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.leave) != 1 || k.leave[0] != pid {
+		t.Errorf("told to leave were %v, want %d", k.leave, pid)
 	}
 }
 
@@ -113,9 +128,7 @@ func TestReloadLetsTheNewTakeOverWhenItIsReady(t *testing.T) {
 		t.Errorf("%+v", both)
 	}
 	b.log.await(t, `msg="no to 34"`) // it was told once, and goes on with what it runs
-	if n := k.leaves(old.PID); n != 1 || k.leaves(both[0].PID) != 0 {
-		t.Errorf("its threads were told to leave %d times", n)
-	}
+	k.awaitLeave(t, old.PID)
 	// One that crashes while it drains has crashed; one that is killed by the node was
 	// interrupted. The other is not touched.
 	b.hosts.Interrupt(old.PID, 0, dieOfKill)
@@ -123,11 +136,14 @@ func TestReloadLetsTheNewTakeOverWhenItIsReady(t *testing.T) {
 	if e, ok := b.hosts.Ended(old.PID); e != (Exit{How: "SIGKILL"}) || !ok || alone[0].PID != both[0].PID || alone[0].Restarts != 0 {
 		t.Errorf("%+v %v, %+v", e, ok, alone)
 	}
-	b.await("it is known to have left", func(HostStatus) bool {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.left[old.PID]
-	})
+	select {
+	case pid := <-k.left:
+		if pid != old.PID {
+			t.Errorf("%d has left, not %d", pid, old.PID)
+		}
+	case <-time.After(patience):
+		t.Error("nobody is said to have left")
+	}
 }
 
 func TestReloadThatFailsLeavesTheOldOne(t *testing.T) {
