@@ -325,17 +325,7 @@ func (c *Client) ownWrites(ctx context.Context) error {
 // It waits for this node's own writes, and fails with ErrUnknownQueue, or when the node
 // does not catch up with them.
 func (c *Client) Failed(ctx context.Context, queue string, limit int) (jobs []*Job, err error) {
-	if err := c.ownWrites(ctx); err != nil {
-		return nil, err
-	}
-	id, known := c.reader.Queues().Number(queue)
-	if !known {
-		return nil, ErrUnknownQueue
-	}
-	err = c.reader.View(func(tx *storage.Tx) error {
-		jobs, err = Failed(tx, id, limit)
-		return err
-	})
+	jobs, _, err = c.FailedPage(ctx, queue, 0, limit)
 	return jobs, err
 }
 

@@ -192,4 +192,7 @@ func pairKey(a, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(make([]byte, 0, 16), a), seq)
 }
 
+// failedOrder reads the order from the key of a failed job.
+func failedOrder(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
+
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, 0, 8), seq) }

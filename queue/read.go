@@ -123,24 +123,8 @@ const maxListed = 8 << 20
 // first: limit at most, fewer when their payloads and output pass 8 MiB, at least one if
 // any.
 func Failed(tx *storage.Tx, id uint32, limit int) (jobs []*Job, err error) {
-	b, err := jobBucket(tx, id, failedName)
-	if err != nil {
-		return nil, err
-	}
-	size := 0
-	c := b.Cursor()
-	for k, v, err := c.Last(); k != nil && len(jobs) < limit && size < maxListed; k, v, err = c.Prev() {
-		if err != nil {
-			return nil, err
-		}
-		j, _, err := decodeJob(v)
-		if err != nil {
-			return nil, err
-		}
-		jobs = append(jobs, j)
-		size += len(j.Payload) + len(j.Output)
-	}
-	return jobs, nil
+	jobs, _, err = failedPage(tx, id, 0, limit)
+	return jobs, err
 }
 
 // Check compares the gauges with what the transaction holds, for tests and after

@@ -72,20 +72,27 @@ func (s *Server) newToken(ctx *fasthttp.RequestCtx) {
 	write(ctx, Token{token, expires.UTC()})
 }
 
-// permitted says whether a request that changes something is taken, and has
-// answered otherwise. It keeps pages of elsewhere out: a browser tells their
-// Origin, and sends this Content-Type for them only after a question that nobody
-// answers yes.
-func permitted(ctx *fasthttp.RequestCtx) bool {
-	h := &ctx.Request.Header
+// foreign says why the headers of a request that changes something keep it from being
+// taken, with the status to answer; 0: they do not. It keeps pages of elsewhere out: a
+// browser tells their Origin, and sends this Content-Type for them only after a question
+// that nobody answers yes.
+func foreign(h *fasthttp.RequestHeader) (status int, why string) {
 	for _, o := range h.PeekAll("Origin") {
 		if u, err := url.Parse(string(o)); err != nil || !local(u.Host) {
-			problem(ctx, fasthttp.StatusForbidden, "this is not for pages of elsewhere: ask without Origin, or from a page of localhost", nil)
-			return false
+			return fasthttp.StatusForbidden, "this is not for pages of elsewhere: ask without Origin, or from a page of localhost"
 		}
 	}
 	if kind, _, err := mime.ParseMediaType(string(h.ContentType())); err != nil || kind != "application/json" {
-		problem(ctx, fasthttp.StatusUnsupportedMediaType, "the request must have Content-Type: application/json", nil)
+		return fasthttp.StatusUnsupportedMediaType, "the request must have Content-Type: application/json"
+	}
+	return 0, ""
+}
+
+// permitted says whether a request that changes something, and says nothing of how, is
+// taken, and has answered otherwise.
+func permitted(ctx *fasthttp.RequestCtx) bool {
+	if status, why := foreign(&ctx.Request.Header); status != 0 {
+		problem(ctx, status, why, nil)
 		return false
 	}
 	var o map[string]json.RawMessage

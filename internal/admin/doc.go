@@ -15,12 +15,28 @@
 //	                               from all that ran; 503 when one did not start, and the
 //	                               old one goes on
 //
+//	GET    /api/v1/queues                           {"queues":[...]}, each as in the status
+//	GET    /api/v1/queues/{queue}                   one of them
+//	POST   /api/v1/queues/{queue}/jobs              {"payload":"...","delay":seconds} is pushed;
+//	                                                {"queue":"...","id":"..."}
+//	GET    /api/v1/queues/{queue}/failed            a FailedPage, the newest first
+//	                                                ?limit=   1 to 1000, else 100; fewer when they
+//	                                                          are large
+//	                                                ?cursor=  the next_cursor of the page before
+//	DELETE /api/v1/queues/{queue}/failed            deletes all; {"queue":"...","count":3}
+//	POST   /api/v1/queues/{queue}/failed/{id}/retry makes a fresh job; {"queue":"...","id":"..."}
+//	DELETE /api/v1/queues/{queue}/failed/{id}       deletes one; {"queue":"...","count":1}
+//
+// There, 404 is an unknown queue or job, 413 a payload that is too large, 507 a full queue,
+// 503 a node that is shutting down or finds no leader: nothing was changed; 504 says that
+// the outcome is unknown. What is read is this node's state, with all that it answered.
+//
 // HEAD is answered like GET, without a body; ?pretty indents a document. Every
 // error is a problem document of RFC 9457 (application/problem+json); its detail
 // says what to do. On a node without a cluster /api/v1/cluster/ answers 409, and so does
 // /api/v1/php/ on one without PHP.
 //
-// The package declares what it needs of the node, Source and Cluster, and knows
+// The package declares what it needs of the node, Source, Cluster and Queues, and knows
 // nothing else of it.
 //
 // # Who may ask
@@ -29,14 +45,14 @@
 // A web page of anywhere can still make a browser ask there, and with a name
 // that it rebinds to 127.0.0.1 could read the answer: a listener on loopback
 // therefore refuses, with 403, every request whose Host is not localhost or a
-// loopback address. What changes something takes POST with Content-Type:
+// loopback address. What changes something takes Content-Type:
 // application/json, which a page of elsewhere cannot send unasked, and refuses
 // an Origin that is not of this machine.
 //
 // # Bounds
 //
 // Reading a request 10 s, writing an answer 10 s, idle 60 s, headers 8 KiB, body
-// 4 KiB, 256 connections, 128 of one address, one Status 5 s, one reload 2 min. Over them a
+// 4 KiB and that of a push 16 MiB and 4 KiB, 256 connections, 128 of one address, one Status 5 s, one reload or change 2 min. Over them a
 // request is refused or its connection closed; nothing waits in a queue. A
 // request with both Content-Length and Transfer-Encoding is refused.
 package admin

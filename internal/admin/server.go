@@ -58,6 +58,7 @@ type Server struct {
 	src      Source
 	cluster  Cluster  // nil: there is none
 	reloader Reloader // nil: there is none
+	queues   Queues   // nil: there are none
 	log      *slog.Logger
 	loopback bool // Host is checked
 	http     *fasthttp.Server
@@ -78,11 +79,15 @@ type Server struct {
 func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
 	s := &Server{ln: newListener(ln), src: src, cluster: cl, log: log, loopback: onLoopback(ln.Addr()), done: make(chan struct{})}
 	s.reloader, _ = src.(Reloader)
+	s.queues, _ = src.(Queues)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
-		Name:                         "pogod",
-		Handler:                      s.handle,
-		ErrorHandler:                 s.unreadable,
+		Name:         "pogod",
+		Handler:      s.handle,
+		ErrorHandler: s.unreadable,
+		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+			return fasthttp.RequestConfig{MaxRequestBodySize: s.bodyBound(h)}
+		},
 		Logger:                       logger{log},
 		ReadTimeout:                  readTimeout,
 		WriteTimeout:                 writeTimeout,
@@ -193,8 +198,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	case ReloadPath:
 		answer, allow = s.reload, "POST"
 	default:
-		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status, /metrics or "+MembersPath, nil)
-		return
+		if answer, allow = s.ofQueues(ctx); answer == nil {
+			problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status, /metrics, "+QueuesPath+" or "+MembersPath, nil)
+			return
+		}
 	}
 	if !slices.Contains(strings.Split(allow, ", "), string(ctx.Method())) {
 		ctx.Response.Header.Set("Allow", allow)
@@ -258,7 +265,7 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	case errors.As(err, &small):
 		problem(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's headers are over %d bytes", maxHeader), nil)
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		problem(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body is over %d bytes", maxBody), nil)
+		problem(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body is over %d bytes", s.bodyBound(&ctx.Request.Header)), nil)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		problem(ctx, fasthttp.StatusRequestTimeout, fmt.Sprintf("the request did not come whole within %s", readTimeout), nil)
 	default:

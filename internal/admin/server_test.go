@@ -142,7 +142,7 @@ func TestPaths(t *testing.T) {
 		{"consistent twice", get("/status?consistent=1&consistent=0"), "application/problem+json", "consistent is 1 or 0", 400},
 		{"hash?", get("/status?hash=sha512"), "application/problem+json", "hash is 1 or 0", 400},
 		{"pretty", get("/status?pretty"), "application/json", "\n  \"node\": {\n    \"id\": \"n1\"", 200},
-		{"unknown", get("/nothing"), "application/problem+json", "ask for /healthz, /readyz, /status, /metrics or /api/v1/cluster/members", 404},
+		{"unknown", get("/nothing"), "application/problem+json", "ask for /healthz, /readyz, /status, /metrics, /api/v1/queues or /api/v1/cluster/members", 404},
 		{"root", get("/"), "application/problem+json", `"title":"Not Found"`, 404},
 		{"post", "POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", "application/problem+json", `"status":405`, 405},
 		{"delete", "DELETE /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", "application/problem+json", `"status":405`, 405},
