@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -78,16 +80,22 @@ func ask(ctx context.Context, base *url.URL, method, path, query string) ([]byte
 
 // askWithin is ask for what may take longer.
 func askWithin(ctx context.Context, timeout time.Duration, base *url.URL, method, path, query string) ([]byte, error) {
+	return send(ctx, timeout, base, method, path, query, nil)
+}
+
+// send is askWithin with a body. A problem that the node answers is a refusal.
+func send(ctx context.Context, timeout time.Duration, base *url.URL, method, path, query string, sent []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	u := base.JoinPath(path)
 	u.RawQuery = query
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(sent))
 	if err != nil {
 		return nil, usage("%v", err)
 	}
 	req.Header.Set("Accept", "application/json")
-	if method == http.MethodPost {
+	changes := method != http.MethodGet
+	if changes {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	client := &http.Client{Transport: &http.Transport{
@@ -97,12 +105,12 @@ func askWithin(ctx context.Context, timeout time.Duration, base *url.URL, method
 	}}
 	r, err := client.Do(req)
 	if err != nil {
-		return nil, unreachable(base, err)
+		return nil, unanswered(base, changes, err)
 	}
 	defer func() { _ = r.Body.Close() }() // it was read to its end, or failed
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer))
 	if err != nil {
-		return nil, unreachable(base, err)
+		return nil, unanswered(base, changes, err)
 	}
 	if r.StatusCode == http.StatusOK && json.Valid(body) {
 		return body, nil
@@ -111,16 +119,42 @@ func askWithin(ctx context.Context, timeout time.Duration, base *url.URL, method
 		Detail string `json:"detail"`
 	}
 	if json.Unmarshal(body, &problem) == nil && problem.Detail != "" {
-		return nil, fmt.Errorf("the node at %s answers %d: %s", base, r.StatusCode, clean(problem.Detail))
+		return nil, &refusal{base.String(), r.StatusCode, clean(problem.Detail)}
 	}
 	return nil, fmt.Errorf("what answers at %s (%s) is not pogod's admin endpoint: name that with --admin", base, clean(r.Status))
 }
 
+// refusal is a problem that a node answers.
+type refusal struct {
+	base   string
+	status int
+	detail string
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("the node at %s answers %d: %s", r.base, r.status, r.detail)
+}
+
+// unanswered is the error of a question without an answer. One that was to change
+// something, and may have come to the node, may be done.
+func unanswered(base *url.URL, changes bool, err error) error {
+	var dial *net.OpError
+	if changes && !(errors.As(err, &dial) && dial.Op == "dial") {
+		return fmt.Errorf("the node at %s was asked and did not answer (%s): it may have done it, or do it yet; look before you ask again", base, clean(cause(err).Error()))
+	}
+	return unreachable(base, err)
+}
+
+// cause is an error of the HTTP client without the question.
+func cause(err error) error {
+	if u, ok := err.(*url.Error); ok { //nolint:errorlint // client.Do returns just that
+		return u.Err
+	}
+	return err
+}
+
 // unreachable is the error of a node that does not answer.
 func unreachable(base *url.URL, err error) error {
-	if u, ok := err.(*url.Error); ok { //nolint:errorlint // client.Do returns just that
-		err = u.Err
-	}
 	return &fault{fmt.Sprintf(`no node answers at %s (%s): start one with "pogod serve", or name its admin address with --admin`,
-		base, clean(err.Error())), ErrUnreachable}
+		base, clean(cause(err).Error())), ErrUnreachable}
 }

@@ -46,6 +46,8 @@ type Deps struct {
 	HasPHP bool
 	// PHP finds the php command line of this build. nil: there is none.
 	PHP func() (CommandLine, error)
+	// Stdin is what a command reads when it is told to. Default os.Stdin.
+	Stdin io.Reader
 	// Stdout takes what was asked for. Default os.Stdout.
 	Stdout io.Writer
 	// Stderr takes errors and warnings. Default os.Stderr.
@@ -64,6 +66,9 @@ type program struct {
 func newProgram(d Deps) *program {
 	if d.Version == "" {
 		d.Version = "dev"
+	}
+	if d.Stdin == nil {
+		d.Stdin = os.Stdin
 	}
 	if d.Stdout == nil {
 		d.Stdout = os.Stdout
@@ -139,7 +144,7 @@ it is a single node in development mode, with its data in ./.pogod.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(`%v: "%s --help" lists the flags`, err, cmd.CommandPath())
 	})
-	root.AddCommand(p.serve(), p.status(), p.cluster(), p.php(), p.version(), p.phpHost())
+	root.AddCommand(p.serve(), p.status(), p.queue(), p.cluster(), p.php(), p.version(), p.phpHost())
 	return root
 }
 

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pogod/internal/admin"
+)
+
+// changeTimeout is how long an answer to a change is waited for: as long as a node takes at
+// most, and some.
+const changeTimeout = 130 * time.Second
+
+func (p *program) queue() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "queue",
+		Short: "Show the queues of a running node, push, and deal with failed jobs",
+		Long: `These commands ask the admin endpoint of a running node. In a cluster any node will
+do: what is changed is changed for all, and what is shown is that node's state,
+with all that it answered before.`,
+		Example: `  pogod queue ls
+  pogod queue push mail '{"to":"ada@example.org"}'
+  pogod queue failed mail
+  pogod queue retry mail --all`,
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	group(cmd)
+	cmd.AddCommand(p.queueLs(), p.queueShow(), p.queueFailed(), p.queuePush(), p.queueRetry(), p.queueForget(), p.queuePurge())
+	return cmd
+}
+
+// question is a command that asks the admin endpoint.
+type question struct {
+	*program
+	cmd    *cobra.Command
+	from   endpoint
+	asJSON bool
+	u      *url.URL // once it runs
+}
+
+// asking makes of cmd one that runs f, with its arguments checked: what names them, each
+// must not be empty.
+func (p *program) asking(cmd *cobra.Command, what []string, f func(ctx context.Context, q *question, args []string) error) *question {
+	q := &question{program: p, cmd: cmd}
+	cmd.Args = q.takes(what)
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if q.u, err = q.from.url(cmd); err != nil {
+			return err
+		}
+		ctx, stop := interruptible(cmd.Context())
+		defer stop()
+		return f(ctx, q, args)
+	}
+	cmd.Flags().BoolVar(&q.asJSON, "json", false, "print the document as the node sent it")
+	q.from.flags(cmd)
+	return q
+}
+
+// takes checks that there are just these arguments, and that those which are part of an
+// address, all but a payload, say something.
+func (q *question) takes(what []string) cobra.PositionalArgs {
+	if len(what) == 0 {
+		return noArgs
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(what) {
+			return usage(`%s takes %s, as "%s": "%[1]s --help" has examples`, cmd.CommandPath(), strings.Join(what, " and "), cmd.Parent().CommandPath()+" "+cmd.Use)
+		}
+		for i, arg := range args {
+			if arg == "" && what[i] != payloadArg {
+				return usage("%s must not be empty", what[i])
+			}
+		}
+		return nil
+	}
+}
+
+// What arguments are called.
+const (
+	queueArg   = "a queue"
+	jobArg     = "the id of a failed job"
+	payloadArg = "a payload"
+)
+
+// answer prints the document when that is wanted, and otherwise reads it for text.
+func (q *question) answer(body []byte, into any, text func() error) error {
+	if q.asJSON {
+		_, err := fmt.Fprintln(q.Stdout, strings.TrimSpace(string(body)))
+		return err
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return unreadable(q.u, err)
+	}
+	return text()
+}
+
+func (p *program) queueLs() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the queues",
+		Long: `ls lists the queues that are declared or hold a job: how many jobs are ready, not due
+yet, with a worker, failed and acked, and since when the oldest ready one waits.`,
+		Example: `  pogod queue ls
+  pogod queue ls --json | jq -r '.queues[] | select(.failed > 0) | .queue'`,
+	}
+	p.asking(cmd, nil, func(ctx context.Context, q *question, _ []string) error {
+		body, err := ask(ctx, q.u, http.MethodGet, admin.QueuesPath, "")
+		if err != nil {
+			return err
+		}
+		var doc struct{ Queues *[]admin.Queue }
+		return q.answer(body, &doc, func() error {
+			if doc.Queues == nil {
+				return unreadable(q.u, nil)
+			}
+			queues(q.Stdout, *doc.Queues, q.now(), q.colours())
+			return nil
+		})
+	})
+	return cmd
+}
+
+func (p *program) queueShow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show QUEUE",
+		Short: "Show one queue with all its figures",
+		Long: `show shows what is in a queue now, and what became of its jobs since it was made. Its
+name is one that "pogod queue ls" lists.`,
+		Example: `  pogod queue show mail
+  pogod queue show mail --json | jq .pending`,
+	}
+	p.asking(cmd, []string{queueArg}, func(ctx context.Context, q *question, args []string) error {
+		body, err := ask(ctx, q.u, http.MethodGet, admin.QueuePath(args[0]), "")
+		if err != nil {
+			return err
+		}
+		var doc admin.Queue
+		return q.answer(body, &doc, func() error {
+			if doc.Queue != args[0] {
+				return unreadable(q.u, nil)
+			}
+			oneQueue(q.Stdout, &doc, q.now(), q.colours())
+			return nil
+		})
+	})
+	return cmd
+}
+
+// oneQueue prints a queue for people.
+func oneQueue(w io.Writer, q *admin.Queue, now time.Time, p paint) {
+	label := func(name, text string) { fmt.Fprintf(w, "%s  %s\n", p.the(dim, fmt.Sprintf("%-8s", name)), text) }
+	name := p.the(bold, clean(q.Queue))
+	if !q.Ready {
+		name += p.the(yellow, " (not ready)")
+	}
+	label("queue", name)
+	ready := fmt.Sprintf("%d ready", q.Pending)
+	if q.OldestPendingAt != nil {
+		ready += fmt.Sprintf(" (the next one since %s)", age(now, q.OldestPendingAt))
+	}
+	failed := fmt.Sprintf("%d failed", q.Failed)
+	if q.Failed > 0 {
+		failed = p.the(red, failed)
+	}
+	label("now", fmt.Sprintf("%s, %d delayed, %d reserved, %s", ready, q.Delayed, q.Reserved, failed))
+	label("so far", fmt.Sprintf("%d pushed, %d delivered, %d acked, %d released, %d failed", q.Enqueued, q.ReservedTotal, q.Acked, q.Released, q.FailedTotal))
+	label("refused", fmt.Sprintf("%d full, %d too large, %d while shutting down, %d for the node's own reasons", q.DroppedFull, q.DroppedPayloadTooLarge, q.DroppedShutdown, q.BackendErrors))
+	limit := "no limit of its own"
+	if q.MaxPayloadBytes > 0 {
+		limit = "at most " + size(int64(q.MaxPayloadBytes))
+	}
+	label("payload", limit)
+	if q.Suspects > 0 {
+		label("suspects", p.the(yellow, fmt.Sprintf("%d of the ready jobs ran in a PHP host that crashed: each runs next alone, in quarantine", q.Suspects)))
+	}
+}
+
+func (p *program) queueFailed() *cobra.Command {
+	var limit int
+	var cursor string
+	cmd := &cobra.Command{
+		Use:   "failed QUEUE",
+		Short: "List the failed jobs of a queue, the newest first",
+		Long: `failed lists jobs that failed, the newest first, with why and when. Payloads and
+reasons are cut to a line; --json has them whole, with what the job printed last.
+A page says how to get the next one, which goes on behind its last job whatever
+fails or is retried meanwhile. Pages are smaller when jobs are large.`,
+		Example: `  pogod queue failed mail
+  pogod queue failed mail --limit 1000
+  pogod queue failed mail --json | jq '.failed[0]'`,
+	}
+	p.asking(cmd, []string{queueArg}, func(ctx context.Context, q *question, args []string) error {
+		query := url.Values{"limit": {strconv.Itoa(limit)}}
+		if cmd.Flags().Changed("cursor") {
+			query.Set("cursor", cursor)
+		}
+		body, err := ask(ctx, q.u, http.MethodGet, admin.QueuePath(args[0], "failed"), query.Encode())
+		if err != nil {
+			return err
+		}
+		var page admin.FailedPage
+		return q.answer(body, &page, func() error {
+			if page.Queue != args[0] {
+				return unreadable(q.u, nil)
+			}
+			failedJobs(q.Stdout, &page, q.now(), q.colours())
+			return nil
+		})
+	})
+	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many `jobs`, 1 to 1000")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "where the page before ended, as it says")
+	return cmd
+}
+
+// failedJobs prints a page for people.
+func failedJobs(w io.Writer, page *admin.FailedPage, now time.Time, p paint) {
+	if len(page.Failed) == 0 {
+		fmt.Fprintln(w, p.the(dim, "no failed job"))
+		return
+	}
+	var rows [][]cell
+	for _, j := range page.Failed {
+		rows = append(rows, []cell{
+			plain(j.ID), plain(age(now, &j.FailedAt) + " ago"), count(j.Attempts, ""),
+			plain(dash(cut(clean(j.Reason), 60))), plain(dash(cut(clean(j.Payload), 60))),
+		})
+	}
+	table(w, p, []string{"JOB", ">FAILED", ">ATTEMPTS", "REASON", "PAYLOAD"}, rows)
+	if page.NextCursor != nil {
+		fmt.Fprintln(w, p.the(dim, "there are older ones: add --cursor "+clean(*page.NextCursor)))
+	}
+}
