@@ -1,8 +1,6 @@
 package web
 
 import (
-	"errors"
-	"io/fs"
 	"net/http"
 	"os"
 	"path"
@@ -80,7 +78,7 @@ func (h *Handler) find(p string) (k kind, name, info string) {
 			}
 		}
 	}
-	if strings.HasSuffix(p, "/") || isSource(name) || !h.regular(name) {
+	if strings.HasSuffix(p, "/") || isSource(name) || !h.shown(name) {
 		return isNothing, "", ""
 	}
 	return isFile, name, ""
@@ -95,45 +93,8 @@ func pathInfo(p, script string) string {
 	return strings.TrimPrefix(path.Clean("/"+p), script)
 }
 
-// isSource tells names whose content PHP, here or behind another server, would run.
-func isSource(name string) bool {
-	ext := strings.ToLower(path.Ext(name))
-	switch {
-	case strings.HasPrefix(ext, ".php"), ext == ".phtml", ext == ".phar", ext == ".phps", ext == ".pht":
-		return true
-	}
-	return false
-}
-
-// regular tells whether name is a regular file, or leads to one by symbolic links:
-// a link from the root to elsewhere is the application's wish (Laravel's storage).
+// regular tells whether name is a regular file, or leads to one by symbolic links.
 func (h *Handler) regular(name string) bool {
 	fi, err := os.Stat(filepath.Join(h.root, filepath.FromSlash(name)))
 	return err == nil && fi.Mode().IsRegular()
-}
-
-func (h *Handler) file(w http.ResponseWriter, r *http.Request, name string) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "405 this is a file", http.StatusMethodNotAllowed)
-		return
-	}
-	f, err := os.Open(filepath.Join(h.root, filepath.FromSlash(name)))
-	if err != nil {
-		code := http.StatusInternalServerError
-		if errors.Is(err, fs.ErrNotExist) {
-			code = http.StatusNotFound
-		} else if errors.Is(err, fs.ErrPermission) {
-			code = http.StatusForbidden
-		}
-		http.Error(w, http.StatusText(code), code)
-		return
-	}
-	defer func() { _ = f.Close() }()
-	fi, err := f.Stat()
-	if err != nil || !fi.Mode().IsRegular() {
-		http.Error(w, "404 not found", http.StatusNotFound)
-		return
-	}
-	http.ServeContent(w, r, name, fi.ModTime(), f)
 }
