@@ -28,7 +28,10 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 	}
 	web := link.HostSpec{
 		Name: "web", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "30"),
-		Web: &link.WebSpec{Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads, AccessLog: accessLog(n.cfg.Web)},
+		Web: &link.WebSpec{
+			Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads, AccessLog: accessLog(n.cfg.Web),
+			TrustedProxies: n.cfg.Web.Proxies(),
+		},
 	}
 	hosts = []workers.Host{{Spec: web, Listener: n.webFile}}
 	add := func(host string, w link.WorkerSpec) {

@@ -245,6 +245,9 @@ func (h *host) pages(ln net.Listener) {
 		handler, end = web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)), func() {}
 	}
 	defer end()
+	if trusted := h.spec.Web.TrustedProxies; len(trusted) > 0 {
+		handler = web.NewProxies(handler, trusted)
+	}
 	srv := web.NewServer(handler, h.log)
 	stopped := make(chan struct{})
 	go func() { // ended by Drain or Retire; else it ends with the process

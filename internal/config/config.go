@@ -106,6 +106,10 @@ type Web struct {
 	// request, or the path of a file for lines of JSON. Default: AccessLog in
 	// development, AccessOff in production.
 	AccessLog string
+	// TrustedProxies are the addresses, as "192.0.2.7", and networks, as "10.0.0.0/8", of
+	// proxies whose X-Forwarded-For, -Proto, -Host and -Port are believed; none twice.
+	// Default: none.
+	TrustedProxies []string
 }
 
 // Queues is the section [queue].

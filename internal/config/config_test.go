@@ -181,6 +181,7 @@ opcache.jit.debug = 0
 precision = 1_4
 [web]
 access_log = "log/access"
+trusted_proxies = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
 listen = "0.0.0.0:0"
 root = "."
 index = "sub/app.php"
@@ -226,7 +227,7 @@ env = { B = "c" }
 			"opcache.enable_cli": "1",
 			"opcache.jit.debug":  "0", "date.timezone": "Europe/Berlin", "precision": "14",
 		}},
-		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1, AccessLog: "/srv/app/log/access"},
+		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1, AccessLog: "/srv/app/log/access", TrustedProxies: []string{"10.0.0.0/8", "192.0.2.7", "fd00::/8"}},
 		Queue: Queues{AutoCreate: true, Defaults: def, Declared: []Queue{named("default"), size, named("imports"), mail}},
 		Workers: []Worker{
 			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Host: "jobs", Env: map[string]string{}, Ini: map[string]string{}},

@@ -55,7 +55,9 @@ func webFields(w *Web) fields {
 		"index":      text(&w.Index, checkIndex),
 		"threads":    integer(&w.Threads, pageThreads.check),
 		"access_log": text(&w.AccessLog, checkAccessLog),
-	}.inert("worker", "workers", "tls", "trusted_proxies")
+
+		"trusted_proxies": texts(&w.TrustedProxies, `["10.0.0.0/8", "192.0.2.7"]`, checkProxies),
+	}.inert("worker", "workers", "tls")
 }
 
 // queueFields are the keys of [queue.NAME], and, with "auto_create", those of

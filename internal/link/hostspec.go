@@ -1,5 +1,7 @@
 package link
 
+import "net/netip"
+
 // HostSpec is all that a PHP host is told at its start: the node passes it as
 // JSON in the environment variable HostSpecEnv, which the host removes before
 // PHP starts. A web host finds its listener at descriptor 3.
@@ -20,6 +22,8 @@ type WebSpec struct {
 	// AccessLog is the absolute path of the file that requests are noted in,
 	// AccessToNode, or "": they are not.
 	AccessLog string `json:"access_log,omitempty"`
+	// TrustedProxies are believed what they say of a request's client by X-Forwarded-*.
+	TrustedProxies []netip.Prefix `json:"trusted_proxies,omitempty"`
 }
 
 // AccessToNode has the requests of pages noted in the node's log.
