@@ -105,6 +105,8 @@ func TestHelp(t *testing.T) {
 		"cluster": {"cluster", "--help"}, "bare cluster": {"cluster"}, "cluster_init": {"cluster", "init", "--help"}, "cluster_token": {"help", "cluster", "token"},
 		"cluster_join": {"cluster", "join", "-h"}, "php": {"help", "php"}, "cluster_members": {"cluster", "members", "-h"},
 		"php_reload": {"php", "reload", "-h"}, "php_status": {"help", "php", "status"},
+		"config": {"config", "-h"}, "bare config": {"config"}, "config_check": {"config", "check", "-h"}, "config_show": {"help", "config", "show"},
+		"config_docs": {"config", "docs", "--help"},
 	} {
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") || strings.Contains(out, "php-host") {
@@ -126,6 +128,10 @@ func TestUsage(t *testing.T) {
 		{[]string{"horizon"}, `pogod: there is no command "horizon": "pogod --help" lists them`},
 		{[]string{"cluster", "inti"}, `pogod: there is no command "cluster inti": did you mean "cluster init"?`},
 		{[]string{"cluster", "horizon"}, `pogod: there is no command "cluster horizon": "pogod cluster --help" lists them`},
+		{[]string{"config", "chek"}, `pogod: there is no command "config chek": did you mean "config check"?`},
+		{[]string{"config", "check", "a", "b"}, `pogod: pogod config check takes one file, but got "a b": "pogod config check --help" lists its flags`},
+		{[]string{"config", "show", "a", "--config", "b"}, `pogod: the file is named twice, "a" and --config "b": name it once`},
+		{[]string{"config", "docs", "web"}, `pogod: pogod config docs takes no argument, but got "web": "pogod config docs --help" lists its flags`},
 		{[]string{"cluster", "--jsn"}, `pogod: unknown flag: --jsn: "pogod cluster --help" lists the flags`},
 		{[]string{"cluster", "init", "now"}, `pogod: pogod cluster init takes no argument, but got "now": "pogod cluster init --help" lists its flags`},
 		{[]string{"cluster", "token", "--admin", "ftp://x"}, `pogod: --admin must be a URL, as http://127.0.0.1:8082, not "ftp://x"`},

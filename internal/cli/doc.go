@@ -6,6 +6,7 @@
 //	                 it: ls, show, failed, push, retry, forget, purge
 //	pogod cluster    init and join, which make a data directory a member's; token
 //	                 and members, which ask a running node
+//	pogod config     check, show and docs: a configuration, without a node
 //	pogod php        becomes the php command line; reload and status are of a
 //	                 running node's PHP hosts
 //	pogod version    how this binary was made

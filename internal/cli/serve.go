@@ -26,9 +26,9 @@ reloads the PHP code, as "pogod php reload" does.
 The configuration is the file named by --config, or pogod.toml in the working
 directory if there is one. Without a file pogod runs as a single node in
 development mode; if the application has a queue-worker.php, it is run for the
-queue "default". POGOD_DATA_DIR, POGOD_LOG_LEVEL, POGOD_WEB_LISTEN,
-POGOD_ADMIN_LISTEN, POGOD_CLUSTER_LISTEN and POGOD_CLUSTER_ADVERTISE in the
-environment go over the file, flags over both.`,
+queue "default". Variables of the environment such as POGOD_DATA_DIR and
+POGOD_WEB_LISTEN, which "pogod config docs" lists, go over the file, flags over
+both.`,
 		Example: `  pogod serve
   pogod serve --app ~/shop --data /tmp/shop-data
   pogod serve --config /etc/pogod/pogod.toml`,

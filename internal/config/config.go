@@ -242,7 +242,7 @@ type Options struct {
 	// Advertise overrides [cluster] advertise; "" does not.
 	Advertise string
 	// Env looks up a variable of the environment; nil is os.LookupEnv. An empty
-	// variable counts as absent.
+	// POGOD_ variable counts as absent.
 	Env func(name string) (value string, ok bool)
 	// Dir is what relative paths of the options and the environment are
 	// relative to; "" is the working directory.
@@ -254,6 +254,14 @@ type Options struct {
 // ErrInvalid; a file that cannot be read is another error, for which errors.Is
 // says fs.ErrNotExist when there is none.
 func Load(o Options) (*Config, error) {
+	d, err := load(o)
+	if err != nil {
+		return nil, err
+	}
+	return d.cfg, nil
+}
+
+func load(o Options) (*decoder, error) {
 	if o.Env == nil {
 		o.Env = os.LookupEnv
 	}
@@ -263,13 +271,13 @@ func Load(o Options) (*Config, error) {
 	}
 	o.Dir = dir
 	if o.File == "" {
-		return build(o, nil)
+		return decode(o, nil)
 	}
 	data, err := read(resolve(o.Dir, o.File))
 	if err != nil {
 		return nil, fmt.Errorf("the configuration cannot be read: %w", err)
 	}
-	return build(o, &document{name: o.File, data: data})
+	return decode(o, &document{name: o.File, data: data})
 }
 
 // maxFile is the largest file that is read, in bytes.
@@ -290,8 +298,17 @@ func read(path string) ([]byte, error) {
 
 // build makes a Config of a file's bytes, or of none.
 func build(o Options, doc *document) (*Config, error) {
+	d, err := decode(o, doc)
+	if err != nil {
+		return nil, err
+	}
+	return d.cfg, nil
+}
+
+// decode is build that keeps where the values came from.
+func decode(o Options, doc *document) (*decoder, error) {
 	c, base := defaults(doc != nil), o.Dir
-	d := &decoder{doc: doc, cfg: c, at: map[string]span{}, noted: map[string]bool{}}
+	d := &decoder{doc: doc, cfg: c, at: map[string]span{}, noted: map[string]bool{}, said: map[place]source{}, look: o.Env, dir: o.Dir}
 	if doc != nil {
 		c.File = resolve(o.Dir, o.File)
 		base = filepath.Dir(c.File)
@@ -308,7 +325,7 @@ func build(o Options, doc *document) (*Config, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return d, nil
 }
 
 // resolve makes a path absolute without following symbolic links.

@@ -17,12 +17,20 @@ type decoder struct {
 	cfg   *Config         // what is filled
 	at    map[string]span // "[node] socket": where the file says it
 	noted map[string]bool // what is in Inert
+
+	nth  int              // of [[worker]] or [[pool]]: which of them is decoded
+	said map[place]source // what says a value that is no default
+	look func(name string) (value string, ok bool)
+	dir  string // what a path of the environment is relative to
 }
 
 // document decodes the whole file.
 func (d *decoder) document() error {
 	root, err := parse(d.doc)
 	if err != nil {
+		return err
+	}
+	if err := d.expand(root); err != nil {
 		return err
 	}
 	c := d.cfg
@@ -95,6 +103,7 @@ func (d *decoder) table(name string, t *value, known fields) error {
 			return err
 		}
 		d.at[key] = e.val.at
+		d.said[place{name, d.nth, e.key}] = source{from: FromFile, where: fmt.Sprintf("%s:%d", d.doc.name, d.doc.line(e.at.from)), val: e.val}
 	}
 	return nil
 }
@@ -182,6 +191,9 @@ func (d *decoder) queues(t *value) error {
 	if err := d.table("[queue]", scalars, known); err != nil {
 		return err
 	}
+	if err := d.environment("[queue]", known); err != nil { // before the tables take their defaults from it
+		return err
+	}
 	for _, e := range t.entries {
 		if e.val.kind != kindTable {
 			continue
@@ -210,7 +222,8 @@ func newWorker() Worker {
 // workers decodes every [[worker]]. Threads that are not said stay unsaid here.
 func (d *decoder) workers(list *value) error {
 	names := map[string]bool{}
-	for _, t := range list.items {
+	for i, t := range list.items {
+		d.nth = i
 		w := newWorker()
 		if err := d.table("[[worker]]", t, workerFields(&w)); err != nil {
 			return err
@@ -234,7 +247,8 @@ func (d *decoder) workers(list *value) error {
 // pools decodes every [[pool]]. Threads that are not said stay unsaid here.
 func (d *decoder) pools(list *value) error {
 	names := map[string]bool{}
-	for _, t := range list.items {
+	for i, t := range list.items {
+		d.nth = i
 		p := newPool()
 		if err := d.table("[[pool]]", t, poolFields(&p)); err != nil {
 			return err
@@ -262,31 +276,10 @@ func (d *decoder) override(o Options, base string) error {
 	c := d.cfg
 	c.Node.DataDir = resolve(base, c.Node.DataDir)
 	c.PHP.App = resolve(base, c.PHP.App)
-	for _, v := range []struct {
-		name, key string
-		to        *string
-		check     func(string) error
-		path      bool
-	}{
-		{"POGOD_DATA_DIR", "[node] data_dir", &c.Node.DataDir, checkPath, true},
-		{"POGOD_LOG_LEVEL", "[node] log_level", &c.Node.LogLevel, logLevel, false},
-		{"POGOD_WEB_LISTEN", "[web] listen", &c.Web.Listen, checkListen, false},
-		{"POGOD_ADMIN_LISTEN", "[admin] listen", &c.Admin.Listen, checkAdminListen, false},
-		{"POGOD_CLUSTER_LISTEN", "[cluster] listen", &c.Cluster.Listen, checkListen, false},
-		{"POGOD_CLUSTER_ADVERTISE", "[cluster] advertise", &c.Cluster.Advertise, CheckAddress, false},
-	} {
-		s, ok := o.Env(v.name)
-		if !ok || s == "" {
-			continue
+	for _, t := range tables(c) {
+		if err := d.environment(t.name, t.keys); err != nil {
+			return err
 		}
-		if err := v.check(s); err != nil {
-			return (*document)(nil).fault(span{}, "the environment's %s %v", v.name, err)
-		}
-		if v.path {
-			s = resolve(o.Dir, s)
-		}
-		*v.to = s
-		delete(d.at, v.key) // the file is not to blame any more
 	}
 	for _, v := range []struct {
 		name, key, path string
@@ -302,13 +295,14 @@ func (d *decoder) override(o Options, base string) error {
 			return (*document)(nil).fault(span{}, "%s %v", v.name, err)
 		}
 		*v.to = resolve(o.Dir, v.path)
-		delete(d.at, v.key)
+		d.over(v.key, source{from: FromFlag, where: v.name})
 	}
 	if o.Advertise != "" {
 		if err := CheckAddress(o.Advertise); err != nil {
 			return (*document)(nil).fault(span{}, "--advertise %v", err)
 		}
 		c.Cluster.Advertise = o.Advertise
+		d.over("[cluster] advertise", source{from: FromFlag, where: "--advertise"})
 	}
 	return nil
 }

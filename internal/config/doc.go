@@ -1,10 +1,11 @@
 // Package config reads the node's configuration: a TOML file, the environment
 // and the flags of the command line, later ones over earlier ones.
 //
-//	file pogod.toml  <  POGOD_DATA_DIR, POGOD_LOG_LEVEL,        <  --data, --app,
-//	                    POGOD_WEB_LISTEN, POGOD_ADMIN_LISTEN,      --advertise
-//	                    POGOD_CLUSTER_LISTEN,
-//	                    POGOD_CLUSTER_ADVERTISE
+//	file pogod.toml  <  POGOD_* of the environment  <  --data, --app, --advertise
+//
+// A variable is named as its key: POGOD_KEY for one of [node], POGOD_SECTION_KEY
+// for one of [php], [web], [queue], [admin] or [cluster] that is neither a list nor
+// a table. [node] socket has none: POGOD_SOCKET tells PHP which node to connect to.
 //
 // Without a file every default works on a laptop: a single node in development
 // mode, with its data in ./.pogod and everything on loopback.
@@ -21,6 +22,17 @@
 // A section or key that has its place in the configuration but whose part is
 // not built yet is accepted, and named in Config.Inert.
 //
+// # Variables in the file
+//
+// ${NAME} in a string of the file, also in one of a list or a table, is what the
+// environment says; a variable that is not set is refused. $${ is a literal ${.
+//
+// # One table of keys
+//
+// Keys lists every key that is built, for "pogod config docs" and
+// docs/configuration.md. Types and most defaults come from what decodes the file;
+// a test holds the rest to it.
+//
 // # Paths
 //
 // A path in the file is relative to the file, one in the environment or a flag
@@ -29,6 +41,7 @@
 // resolved, so that whoever uses one follows a link that a deployment changed.
 //
 // The package reads the file and, without one, looks for queue-worker.php
-// and dispatch-worker.php in the application; it touches nothing else. Values from a file, the environment
-// and flags pass the same checks, those of Config.Validate.
+// and dispatch-worker.php in the application; it touches nothing else, but for
+// Check, which also looks at what the values name. Values from a file, the
+// environment and flags pass the same checks, those of Config.Validate.
 package config

@@ -5,11 +5,21 @@ import (
 	"slices"
 )
 
-// field is a known key: how its value is taken, or nil when its part is not
-// built yet.
+// field is a known key: the type of its value, which value it has, and how one is
+// taken, all of which are empty when its part is not built yet.
 type field struct {
+	typ string // as Key.Type
+	get func() any
 	set func(*decoder, string, *value) error
 }
+
+// Types that a variable of the environment can be of, beside those that are written in
+// quotes.
+const (
+	typeString  = "string"
+	typeInteger = "integer"
+	typeBoolean = "boolean"
+)
 
 // fields are the known keys of one table.
 type fields map[string]field

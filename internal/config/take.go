@@ -23,7 +23,7 @@ func (d *decoder) refuse(key string, v *value, err error) error {
 }
 
 func text(to *string, check func(string) error) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{typeString, func() any { return *to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindString {
 			return d.wrong(key, v, "a string in quotes")
 		}
@@ -33,7 +33,7 @@ func text(to *string, check func(string) error) field {
 }
 
 func texts(to *[]string, example string, check func([]string) error) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{"list of strings", func() any { return *to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindArray {
 			return d.wrong(key, v, "a list, as "+example)
 		}
@@ -53,7 +53,7 @@ func texts(to *[]string, example string, check func([]string) error) field {
 }
 
 func integer[N int | int64](to *N, check func(int64) error) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{typeInteger, func() any { return int64(*to) }, func(d *decoder, key string, v *value) error {
 		n, err := strconv.ParseInt(strings.ReplaceAll(v.text, "_", ""), 0, 64)
 		if v.kind != kindInteger || err != nil {
 			return d.wrong(key, v, "an integer without quotes")
@@ -64,7 +64,7 @@ func integer[N int | int64](to *N, check func(int64) error) field {
 }
 
 func boolean(to *bool) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{typeBoolean, func() any { return *to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindBool {
 			return d.wrong(key, v, "true or false without quotes")
 		}
@@ -89,7 +89,7 @@ func (d *decoder) duration(key string, v *value) (time.Duration, error) {
 }
 
 func duration(to *time.Duration, check func(time.Duration) error) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{"duration", func() any { return *to }, func(d *decoder, key string, v *value) error {
 		t, err := d.duration(key, v)
 		if err != nil {
 			return err
@@ -100,7 +100,7 @@ func duration(to *time.Duration, check func(time.Duration) error) field {
 }
 
 func durations(to *[]time.Duration, most int, check func(time.Duration) error) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{"list of durations", func() any { return *to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindArray {
 			return d.wrong(key, v, `a list of durations, as ["1s", "10s"]`)
 		}
@@ -124,7 +124,7 @@ func durations(to *[]time.Duration, most int, check func(time.Duration) error) f
 }
 
 func memory(to *string) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{"string or integer", func() any { return *to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindString && v.kind != kindInteger {
 			return d.wrong(key, v, `PHP's memory_limit, as "256M"`)
 		}
@@ -134,7 +134,7 @@ func memory(to *string) field {
 }
 
 func environment(to map[string]string) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{"table of strings", func() any { return to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindTable {
 			return d.wrong(key, v, `a table of strings, as { APP_ENV = "prod" }`)
 		}
@@ -154,7 +154,7 @@ func environment(to map[string]string) field {
 // ini takes php.ini settings. A name with dots may be written with or without
 // quotes: TOML reads the latter as tables in tables.
 func ini(to map[string]string) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{"table of settings", func() any { return to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindTable {
 			return d.wrong(key, v, `a table of settings, as { "opcache.enable" = true }`)
 		}
@@ -164,7 +164,7 @@ func ini(to map[string]string) field {
 
 // workerIni takes php.ini settings of one worker.
 func workerIni(to map[string]string) field {
-	return field{func(d *decoder, key string, v *value) error {
+	return field{"table of settings", func() any { return to }, func(d *decoder, key string, v *value) error {
 		if v.kind != kindTable {
 			return d.wrong(key, v, `a table of settings, as { "date.timezone" = "UTC" }`)
 		}

@@ -30,6 +30,8 @@ type value struct {
 	at      span     // of the value, or of the header's key
 	entries []*entry // of a table, in the order of the document
 	items   []*value // of a list
+
+	expanded bool // a ${VARIABLE} was in it
 }
 
 // entry is one key of a table. Its value is never nil.
