@@ -117,6 +117,9 @@ func (n *node) start(ctx context.Context) (err error) {
 	if n.dir, err = datadir.Open(n.cfg.Node.DataDir); err != nil {
 		return err
 	}
+	if err := n.addressesFree(); err != nil {
+		return err
+	}
 	if err := n.startGroup(ctx); err != nil {
 		return err
 	}
@@ -136,6 +139,24 @@ func (n *node) start(ctx context.Context) (err error) {
 	n.reporter.Add(1)
 	go n.report(life) // ended by stop, which cancels life
 	n.reloads(life)
+	return nil
+}
+
+// addressesFree finds out that an address is in use before anything is stored: a node that
+// is started again and again must not write to its log each time. The addresses are taken
+// later, when there is something behind them.
+func (n *node) addressesFree() error {
+	keys := []struct{ addr, key string }{{n.cfg.Admin.Listen, "[admin] listen"}}
+	if hasPHP {
+		keys = append(keys, struct{ addr, key string }{n.cfg.Web.Listen, "[web] listen"})
+	}
+	for _, k := range keys {
+		ln, err := bind(k.addr, k.key)
+		if err != nil {
+			return err
+		}
+		_ = ln.Close() // nobody connected
+	}
 	return nil
 }
 

@@ -95,7 +95,7 @@ func checkFormat(db *bolt.DB) error {
 		return fmt.Errorf("%w: the format version has %d bytes", ErrCorrupt, len(stored))
 	}
 	if v := binary.BigEndian.Uint32(stored); v > FormatVersion {
-		return fmt.Errorf("%w: format %d, this one reads up to %d", ErrNewerFormat, v, FormatVersion)
+		return fmt.Errorf("%w: format %d, this one reads up to %d; run the pogod that wrote it, or name another data directory", ErrNewerFormat, v, FormatVersion)
 	}
 	return nil
 }

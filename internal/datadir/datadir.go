@@ -18,6 +18,9 @@ import (
 // ErrInUse is returned when another process holds the directory.
 var ErrInUse = errors.New("the data directory is in use")
 
+// whatToDo ends the message about a directory that this user cannot use.
+const whatToDo = "it must be a directory that this user may write to: change its rights, or name another with --data or [node] data_dir"
+
 // Dir is a locked data directory.
 type Dir struct {
 	Path string
@@ -42,11 +45,11 @@ func Open(path string) (*Dir, error) {
 		return nil, err
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data directory: %w", err)
+		return nil, fmt.Errorf("make the data directory: %w; %s", err, whatToDo)
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock the data directory: %w", err)
+		return nil, fmt.Errorf("lock the data directory: %w; %s", err, whatToDo)
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(lock.Name())
