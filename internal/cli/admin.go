@@ -42,7 +42,7 @@ func (e *endpoint) url(cmd *cobra.Command) (*url.URL, error) {
 	case cmd.Flags().Changed("admin"):
 		address, from = e.admin, "--admin"
 	case e.file != "":
-		c, err := load(config.Options{File: e.file})
+		c, err := loadPart(config.Options{File: e.file})
 		if err != nil {
 			return nil, err
 		}

@@ -71,7 +71,7 @@ can pass for any of its nodes. Keep it as you keep a password.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			o := orDefault(o)
-			c, err := load(o)
+			c, err := loadPart(o)
 			if err != nil {
 				return err
 			}
@@ -169,7 +169,7 @@ the cluster is left there, and it can be run again.`,
 }
 
 func (p *program) join(ctx context.Context, o *config.Options, address, token string) (*membership, error) {
-	c, err := load(*o)
+	c, err := loadPart(*o)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +214,7 @@ func (p *program) join(ctx context.Context, o *config.Options, address, token st
 func (p *program) remind(o *config.Options) {
 	without := *o
 	without.Advertise = ""
-	if c, err := load(without); err != nil || c.Cluster.Advertise != o.Advertise {
+	if c, err := loadPart(without); err != nil || c.Cluster.Advertise != o.Advertise {
 		fmt.Fprintf(p.Stderr, "pogod: before it is started, set [cluster] advertise = %q in its configuration, or POGOD_CLUSTER_ADVERTISE: it tells the other nodes where it is at each start\n", o.Advertise)
 	}
 }

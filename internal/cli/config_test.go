@@ -204,6 +204,19 @@ func strip(shown string) string {
 	return b.String()
 }
 
+// A shell without the node's secrets can ask the node, but not start it.
+func TestSecretsOfTheNode(t *testing.T) { // not parallel: it changes the working directory
+	laid(t, map[string]string{"pogod.toml": "[admin]\nlisten = \"127.0.0.1:1\"\n[[worker]]\nenv = { P = \"${SECRET_OF_THE_NODE}\" }\n"})
+	if code, _, errs := run(Deps{}, "status", "--config", "pogod.toml"); code != ExitUnreachable {
+		t.Error(code, errs)
+	}
+	for _, command := range []string{"serve", "config check", "config show"} {
+		if code, _, errs := run(Deps{}, strings.Fields(command)...); code != ExitFailed || !strings.Contains(errs, "the environment has no variable SECRET_OF_THE_NODE") {
+			t.Error(command, code, errs)
+		}
+	}
+}
+
 func TestConfigDocs(t *testing.T) {
 	t.Parallel()
 	code, out, errs := run(Deps{}, "config", "docs")

@@ -107,7 +107,7 @@ func (p *program) becomePHP(o config.Options, args []string) error {
 	}
 	socket := os.Getenv(socketEnv)
 	if socket == "" || o.File != "" || o.Data != "" {
-		c, err := load(orDefault(o))
+		c, err := loadPart(orDefault(o))
 		if err != nil {
 			return err
 		}

@@ -83,6 +83,13 @@ func load(o config.Options) (*config.Config, error) {
 	return c, err
 }
 
+// loadPart is load for a command that needs no secrets of the configuration, only where
+// its node is.
+func loadPart(o config.Options) (*config.Config, error) {
+	o.Unset = true
+	return load(o)
+}
+
 // phpHost is the command that the server starts for each of its PHP hosts.
 func (p *program) phpHost() *cobra.Command {
 	return &cobra.Command{

@@ -244,6 +244,10 @@ type Options struct {
 	// Env looks up a variable of the environment; nil is os.LookupEnv. An empty
 	// POGOD_ variable counts as absent.
 	Env func(name string) (value string, ok bool)
+	// Unset lets ${NAME} stand for itself where the environment has no such variable: for
+	// a command that needs an address or a directory of a configuration whose secrets are
+	// in the environment of the node alone.
+	Unset bool
 	// Dir is what relative paths of the options and the environment are
 	// relative to; "" is the working directory.
 	Dir string
@@ -308,7 +312,7 @@ func build(o Options, doc *document) (*Config, error) {
 // decode is build that keeps where the values came from.
 func decode(o Options, doc *document) (*decoder, error) {
 	c, base := defaults(doc != nil), o.Dir
-	d := &decoder{doc: doc, cfg: c, at: map[string]span{}, noted: map[string]bool{}, said: map[place]source{}, look: o.Env, dir: o.Dir}
+	d := &decoder{doc: doc, cfg: c, at: map[string]span{}, noted: map[string]bool{}, said: map[place]source{}, look: o.Env, unset: o.Unset, dir: o.Dir}
 	if doc != nil {
 		c.File = resolve(o.Dir, o.File)
 		base = filepath.Dir(c.File)

@@ -18,10 +18,11 @@ type decoder struct {
 	at    map[string]span // "[node] socket": where the file says it
 	noted map[string]bool // what is in Inert
 
-	nth  int              // of [[worker]] or [[pool]]: which of them is decoded
-	said map[place]source // what says a value that is no default
-	look func(name string) (value string, ok bool)
-	dir  string // what a path of the environment is relative to
+	nth   int              // of [[worker]] or [[pool]]: which of them is decoded
+	said  map[place]source // what says a value that is no default
+	look  func(name string) (value string, ok bool)
+	unset bool   // Options.Unset
+	dir   string // what a path of the environment is relative to
 }
 
 // document decodes the whole file.

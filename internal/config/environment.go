@@ -123,6 +123,9 @@ func (d *decoder) expand(v *value) error {
 			return d.doc.fault(d.within(v.at, "${"), "a variable of the environment is written ${NAME}, of letters, digits and _: write $${ where the text is to have ${")
 		}
 		text, ok := d.look(name)
+		if !ok && d.unset {
+			text, ok = "${"+name+"}", true
+		}
 		if !ok {
 			return d.doc.fault(d.within(v.at, "${"+name+"}"), "the environment has no variable %s: set it, or write $${ where the text is to have ${", name)
 		}

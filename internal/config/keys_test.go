@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -156,6 +157,21 @@ env = { DSN = "mysql://${HOST}:${SECRET}@x", N = "${_N1}" }
 		!slices.Equal(c.Workers[0].Queues, []string{"a-db1", "b"}) ||
 		!maps.Equal(c.Workers[0].Env, map[string]string{"DSN": `mysql://db1:a"b${HOST}@x`, "N": "500"}) {
 		t.Errorf("%+v", c)
+	}
+}
+
+// A command that needs no secrets does not ask for their variables.
+func TestUnset(t *testing.T) {
+	t.Parallel()
+	text := "[admin]\nlisten = \"${A}\"\n[[worker]]\nenv = { P = \"x${SECRET}\" }\n"
+	o := Options{File: "f", Dir: "/srv", Unset: true, Env: vars{"A": "127.0.0.1:9"}.lookup}
+	c, err := build(o, &document{name: "f", data: []byte(text)})
+	if err != nil || c.Admin.Listen != "127.0.0.1:9" || c.Workers[0].Env["P"] != "x${SECRET}" {
+		t.Errorf("%+v %v", c, err)
+	}
+	o.Env = vars{}.lookup
+	if _, err := build(o, &document{name: "f", data: []byte(text)}); !errors.Is(err, ErrInvalid) {
+		t.Error("an address that is not known was taken:", err)
 	}
 }
 
