@@ -41,6 +41,11 @@ func (s source) FailedPage(ctx context.Context, name string, before uint64, limi
 	return s.n.queue.FailedPage(ctx, name, before, limit)
 }
 
+// Peek implements admin.Queues.
+func (s source) Peek(ctx context.Context, name string, limit int) ([]*queue.Job, error) {
+	return s.n.queue.Peek(ctx, name, limit)
+}
+
 // Push implements admin.Queues.
 func (s source) Push(ctx context.Context, name string, payload []byte, delay time.Duration) (command.JobID, error) {
 	return s.n.queue.Push(ctx, name, payload, delay)

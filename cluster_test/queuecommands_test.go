@@ -130,6 +130,19 @@ func TestQueueCommands(t *testing.T) {
 		t.Error(out)
 	}
 
+	// A look takes none. Nobody takes them from this queue; of the other one a job may be
+	// reserved for the worker before it asks.
+	one, two := n.done("push", queueLate, "one"), n.done("push", queueLate, "two")
+	for range 2 {
+		out := n.done("peek", queueLate)
+		if at := strings.Index(out, one); strings.Count(out, "\n") != 2 || at < 0 || at > strings.Index(out, two) || !strings.HasSuffix(out, "two") {
+			t.Error(out)
+		}
+	}
+	if out := n.done("peek", queueNow); out != "no ready job" {
+		t.Error(out)
+	}
+
 	// Failed jobs, in pages.
 	for i := range 5 {
 		text := fmt.Sprint("job ", i)

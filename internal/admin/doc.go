@@ -17,6 +17,7 @@
 //
 //	GET    /api/v1/queues                           {"queues":[...]}, each as in the status
 //	GET    /api/v1/queues/{queue}                   one of them
+//	GET    /api/v1/queues/{queue}/jobs              ReadyJobs, the next one first; ?limit= as below
 //	POST   /api/v1/queues/{queue}/jobs              {"payload":"...","delay":seconds} is pushed;
 //	                                                {"queue":"...","id":"..."}
 //	GET    /api/v1/queues/{queue}/failed            a FailedPage, the newest first

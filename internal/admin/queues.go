@@ -25,6 +25,8 @@ type Queues interface {
 	Queue(ctx context.Context, name string) (Queue, error)
 	// FailedPage lists failed jobs as queue.Client does.
 	FailedPage(ctx context.Context, name string, before uint64, limit int) (jobs []*queue.Job, next uint64, err error)
+	// Peek lists ready jobs as queue.Client does.
+	Peek(ctx context.Context, name string, limit int) ([]*queue.Job, error)
 	// Push adds a job and returns its id.
 	Push(ctx context.Context, name string, payload []byte, delay time.Duration) (command.JobID, error)
 	// RetryFailed makes a fresh job of a failed one and returns its id.
@@ -40,7 +42,7 @@ const QueuesPath = "/api/v1/queues" // GET
 
 // QueuePath returns the path of a queue (GET) and of what is below it:
 //
-//	QueuePath(name, "jobs")                POST
+//	QueuePath(name, "jobs")                GET, POST
 //	QueuePath(name, "failed")              GET, DELETE
 //	QueuePath(name, "failed", id)          DELETE
 //	QueuePath(name, "failed", id, "retry") POST
@@ -89,6 +91,21 @@ type FailedPage struct {
 	NextCursor *string     `json:"next_cursor"` // of the next page; null: there is none
 }
 
+// ReadyJob is a job that waits for a worker.
+type ReadyJob struct {
+	ID       string    `json:"id"`
+	Queue    string    `json:"queue"`
+	Payload  string    `json:"payload"`
+	PushedAt time.Time `json:"pushed_at"`
+	Attempts uint64    `json:"attempts"` // so far
+}
+
+// ReadyJobs is the head of a queue's line, the next one first.
+type ReadyJobs struct {
+	Queue string     `json:"queue"`
+	Jobs  []ReadyJob `json:"jobs"`
+}
+
 // Pushed is the answer to a push and to a retry.
 type Pushed struct {
 	Queue string `json:"queue"`
@@ -133,8 +150,10 @@ func (s *Server) ofQueues(ctx *fasthttp.RequestCtx) (answer func(*fasthttp.Reque
 	switch {
 	case len(below) == 0:
 		return with(s.queue), "GET, HEAD"
+	case len(below) == 1 && below[0] == "jobs" && string(ctx.Method()) == fasthttp.MethodPost:
+		return with(s.push), "GET, HEAD, POST"
 	case len(below) == 1 && below[0] == "jobs":
-		return with(s.push), "POST"
+		return with(s.peek), "GET, HEAD, POST"
 	case len(below) == 1 && below[0] == "failed" && string(ctx.Method()) == fasthttp.MethodDelete:
 		return with(s.purge), "GET, HEAD, DELETE"
 	case len(below) == 1 && below[0] == "failed":
@@ -171,7 +190,7 @@ func (s *Server) queue(ctx *fasthttp.RequestCtx, name string) {
 
 func (s *Server) failed(ctx *fasthttp.RequestCtx, name string) {
 	limit, before := uint64(pageOf), uint64(0)
-	if !number(ctx, "limit", fmt.Sprintf("a number from 1 to %d", maxPage), maxPage, &limit) ||
+	if !limited(ctx, &limit) ||
 		!number(ctx, "cursor", "the next_cursor of a page, which is null behind the last one", 1<<63, &before) {
 		return
 	}
@@ -198,6 +217,32 @@ func (s *Server) failed(ctx *fasthttp.RequestCtx, name string) {
 		page.NextCursor = &text
 	}
 	write(ctx, page)
+}
+
+func (s *Server) peek(ctx *fasthttp.RequestCtx, name string) {
+	limit := uint64(pageOf)
+	if !limited(ctx, &limit) {
+		return
+	}
+	bounded, cancel := context.WithTimeout(s.ctx, statusTimeout)
+	defer cancel()
+	jobs, err := s.queues.Peek(bounded, name, int(limit))
+	if err != nil {
+		refuse(ctx, "queue "+name, err)
+		return
+	}
+	line := ReadyJobs{Queue: name, Jobs: make([]ReadyJob, 0, len(jobs))}
+	for _, j := range jobs {
+		line.Jobs = append(line.Jobs, ReadyJob{
+			ID: j.ID.String(), Queue: name, Payload: string(j.Payload), PushedAt: time.UnixMilli(j.ID.Millis).UTC(), Attempts: j.Attempts,
+		})
+	}
+	write(ctx, line)
+}
+
+// limited reads the limit of a page, as number does.
+func limited(ctx *fasthttp.RequestCtx, limit *uint64) bool {
+	return number(ctx, "limit", fmt.Sprintf("a number from 1 to %d", maxPage), maxPage, limit)
 }
 
 // number reads a parameter of the query, from 1 to most; an absent one changes nothing. It

@@ -57,6 +57,13 @@ func (q *queued) FailedPage(_ context.Context, name string, before uint64, limit
 	}, 77, nil
 }
 
+func (q *queued) Peek(_ context.Context, name string, limit int) ([]*queue.Job, error) {
+	if q.err != nil {
+		return nil, q.err
+	}
+	return []*queue.Job{{ID: command.JobID{Millis: 1767323045000, Seq: 6}, Payload: []byte(fmt.Sprint(name, " ", limit)), Attempts: 1}}, nil
+}
+
 func (q *queued) Push(_ context.Context, name string, payload []byte, delay time.Duration) (command.JobID, error) {
 	text := string(payload)
 	if len(text) > 100 {
@@ -102,6 +109,9 @@ func TestQueues(t *testing.T) {
 		{"one with a name to escape", get(QueuePath("å%2f?#")), 200, `{"queue":"å%2f?#",`, ""},
 		{"one whose name is two dots", get(QueuePath("..")), 200, `{"queue":"..",`, ""},
 		{"head", request("HEAD", QueuesPath+"/mail", "", ""), 200, "", ""},
+		{"peek", get(jobs), 200, `{"queue":"mail","jobs":[{"id":"1767323045000-6","queue":"mail","payload":"mail 100","pushed_at":"2026-01-02T03:04:05Z","attempts":1}]}`, ""},
+		{"peek at some", get(jobs + "?limit=7"), 200, `"payload":"mail 7"`, ""},
+		{"peek at none", get(jobs + "?limit=0"), 400, "limit is a number from 1 to 1000", ""},
 		{"failed", get(QueuesPath + "/mail/failed"), 200, `{"queue":"mail","failed":[` +
 			`{"id":"5-6","queue":"mail","original_id":"5-6","payload":"mail 0 100","reason":"boom","failed_at":"2026-01-02T03:04:05Z","attempts":3,"output":"o"},` +
 			`{"id":"3-4","queue":"mail","original_id":"1-2",`, ""},
@@ -164,7 +174,7 @@ func TestQueues(t *testing.T) {
 		{"below a job", request("POST", QueuesPath+"/mail/failed/1-2/fail", asJSON, ""), 404, "there is nothing at this path", ""},
 		{"delete all", request("DELETE", QueuesPath, asJSON, ""), 405, "no other method than GET, HEAD", ""},
 		{"delete a queue", request("DELETE", QueuesPath+"/mail", asJSON, ""), 405, "no other method than GET, HEAD", ""},
-		{"read jobs", get(jobs), 405, "no other method than POST", ""},
+		{"delete jobs", request("DELETE", jobs, asJSON, ""), 405, "no other method than GET, HEAD, POST", ""},
 		{"post to failed", request("POST", QueuesPath+"/mail/failed", asJSON, ""), 405, "no other method than GET, HEAD, DELETE", ""},
 		{"read one failed", get(QueuesPath + "/mail/failed/1-2"), 405, "no other method than DELETE", ""},
 		{"read a retry", get(QueuesPath + "/mail/failed/1-2/retry"), 405, "no other method than POST", ""},
@@ -198,7 +208,7 @@ func TestQueuesFail(t *testing.T) {
 		request("DELETE", QueuesPath+"/mail/failed/1-2", asJSON, ""),
 		request("DELETE", QueuesPath+"/mail/failed", asJSON, ""),
 	}
-	read := []string{get(QueuesPath), get(QueuesPath + "/mail"), get(QueuesPath + "/mail/failed")}
+	read := []string{get(QueuesPath), get(QueuesPath + "/mail"), get(QueuesPath + "/mail/failed"), get(QueuesPath + "/mail/jobs")}
 	for _, c := range []struct {
 		err      error
 		requests []string

@@ -34,7 +34,7 @@ with all that it answered before.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	group(cmd)
-	cmd.AddCommand(p.queueLs(), p.queueShow(), p.queueFailed(), p.queuePush(), p.queueRetry(), p.queueForget(), p.queuePurge())
+	cmd.AddCommand(p.queueLs(), p.queueShow(), p.queuePeek(), p.queueFailed(), p.queuePush(), p.queueRetry(), p.queueForget(), p.queuePurge())
 	return cmd
 }
 
@@ -183,6 +183,50 @@ func oneQueue(w io.Writer, q *admin.Queue, now time.Time, p paint) {
 	if q.Suspects > 0 {
 		label("suspects", p.the(yellow, fmt.Sprintf("%d of the ready jobs ran in a PHP host that crashed: each runs next alone, in quarantine", q.Suspects)))
 	}
+}
+
+func (p *program) queuePeek() *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "peek QUEUE",
+		Short: "List the ready jobs of a queue, the next one first",
+		Long: `peek lists jobs that wait for a worker, in the order in which they will be taken, and
+takes none. Payloads are cut to a line; --json has them whole. Jobs that ran in a PHP
+host that crashed wait in a line of their own and are not listed. There are fewer
+than asked for when jobs are large.`,
+		Example: `  pogod queue peek mail
+  pogod queue peek mail --limit 1 --json | jq -r '.jobs[0].payload'`,
+	}
+	p.asking(cmd, []string{queueArg}, func(ctx context.Context, q *question, args []string) error {
+		query := url.Values{"limit": {strconv.Itoa(limit)}}
+		body, err := ask(ctx, q.u, http.MethodGet, admin.QueuePath(args[0], "jobs"), query.Encode())
+		if err != nil {
+			return err
+		}
+		var line admin.ReadyJobs
+		return q.answer(body, &line, func() error {
+			if line.Queue != args[0] {
+				return unreadable(q.u, nil)
+			}
+			readyJobs(q.Stdout, line.Jobs, q.now(), q.colours())
+			return nil
+		})
+	})
+	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many `jobs`, 1 to 1000")
+	return cmd
+}
+
+// readyJobs prints the head of a line for people.
+func readyJobs(w io.Writer, list []admin.ReadyJob, now time.Time, p paint) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, p.the(dim, "no ready job"))
+		return
+	}
+	var rows [][]cell
+	for _, j := range list {
+		rows = append(rows, []cell{plain(j.ID), plain(age(now, &j.PushedAt) + " ago"), count(j.Attempts, yellow), plain(dash(cut(clean(j.Payload), 80)))})
+	}
+	table(w, p, []string{"JOB", ">PUSHED", ">ATTEMPTS", "PAYLOAD"}, rows)
 }
 
 func (p *program) queueFailed() *cobra.Command {

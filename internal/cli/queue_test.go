@@ -103,6 +103,19 @@ func (q *queued) FailedPage(_ context.Context, name string, before uint64, limit
 	return jobs, 0, nil
 }
 
+func (q *queued) Peek(_ context.Context, name string, limit int) ([]*queue.Job, error) {
+	switch name {
+	case "mail":
+		return []*queue.Job{
+			{ID: command.JobID{Millis: 1767322985000, Seq: 6}, Payload: []byte("a\x1b[2Jb\n"), Attempts: 1},
+			{ID: command.JobID{Millis: 1767323045000, Seq: 60}, Payload: []byte(strings.Repeat("é", 100))},
+		}[:min(limit, 2)], nil
+	case "empty":
+		return nil, nil
+	}
+	return nil, queue.ErrUnknownQueue
+}
+
 func (q *queued) Push(_ context.Context, name string, payload []byte, delay time.Duration) (command.JobID, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -159,7 +172,7 @@ func (q *queued) PurgeFailed(context.Context, string) (uint64, error) {
 func TestQueueTables(t *testing.T) {
 	t.Parallel()
 	addr, q := withFailed(t, 6, 0)
-	for name, args := range map[string][]string{"ls": {"ls"}, "show": {"show", "mail"}, "failed": {"failed", "mail"}} {
+	for name, args := range map[string][]string{"ls": {"ls"}, "show": {"show", "mail"}, "peek": {"peek", "mail"}, "failed": {"failed", "mail"}} {
 		args = append(append([]string{"queue"}, args...), "--admin", addr)
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || strings.Contains(out, "\x1b") {
@@ -184,10 +197,16 @@ func TestQueueTables(t *testing.T) {
 	if code, out, errs := run(Deps{}, "queue", "failed", "mail", "--cursor", "1", "--admin", addr); code != 0 || out != "no failed job\n" {
 		t.Errorf("%d %q %q", code, out, errs)
 	}
+	if code, out, errs := run(Deps{}, "queue", "peek", "mail", "--limit", "1", "--admin", addr); code != 0 || strings.Count(out, "\n") != 2 {
+		t.Errorf("%d %q %q", code, out, errs)
+	}
+	if code, out, errs := run(Deps{}, "queue", "peek", "empty", "--admin", addr); code != 0 || out != "no ready job\n" {
+		t.Errorf("%d %q %q", code, out, errs)
+	}
 	if code, out, errs := run(Deps{}, "queue", "show", "..", "--json", "--admin", addr); code != 0 || !strings.HasPrefix(out, `{"queue":"..",`) {
 		t.Errorf("%d %q %q", code, out, errs)
 	}
-	for _, args := range [][]string{{"show", "nowhere"}, {"failed", "nowhere"}, {"retry", "nowhere", "--all"}} {
+	for _, args := range [][]string{{"show", "nowhere"}, {"peek", "nowhere"}, {"failed", "nowhere"}, {"retry", "nowhere", "--all"}} {
 		code, out, errs := run(Deps{}, append(append([]string{"queue"}, args...), "--admin", addr)...)
 		if want := "answers 404: queue nowhere: the queue is not declared: add it to [queue] or switch auto_create on\n"; code != ExitFailed || out != "" || !strings.HasSuffix(errs, want) {
 			t.Errorf("%v: %d %q %q", args, code, out, errs)
@@ -365,7 +384,7 @@ func TestQueueUnanswered(t *testing.T) {
 	const may = "was asked and did not answer (EOF): it may have done it, or do it yet; look before you ask again"
 	for args, want := range map[string]string{
 		"push mail a": may, "retry mail 1-2": may, "forget mail 1-2": may, "purge mail": may,
-		"ls": "", "show mail": "", "failed mail": "", "retry mail --all": "",
+		"ls": "", "show mail": "", "peek mail": "", "failed mail": "", "retry mail --all": "",
 	} {
 		full := append([]string{"queue"}, append(strings.Fields(args), "--admin", h.URL)...)
 		code, out, errs := run(Deps{}, full...)
@@ -380,7 +399,7 @@ func TestQueueUnanswered(t *testing.T) {
 	// Something else is there.
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
 	defer other.Close()
-	for _, args := range []string{"ls", "show mail", "failed mail", "push mail a", "retry mail 1-2", "retry mail --all", "forget mail 1-2", "purge mail"} {
+	for _, args := range []string{"ls", "show mail", "peek mail", "failed mail", "push mail a", "retry mail 1-2", "retry mail --all", "forget mail 1-2", "purge mail"} {
 		code, out, errs := run(Deps{}, append([]string{"queue"}, append(strings.Fields(args), "--admin", other.URL)...)...)
 		if code != ExitFailed || out != "" || !strings.Contains(errs, "cannot read (it is empty)") {
 			t.Errorf("%s: %d %q %q", args, code, out, errs)
@@ -390,7 +409,7 @@ func TestQueueUnanswered(t *testing.T) {
 
 func TestQueueHelp(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "ls", "show", "failed", "push", "retry", "forget", "purge"} {
+	for _, name := range []string{"", "ls", "show", "peek", "failed", "push", "retry", "forget", "purge"} {
 		code, out, errs := run(Deps{}, append(strings.Fields("queue "+name), "--help")...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") {
 			t.Errorf("%s: %d %s%s", name, code, out, errs)
