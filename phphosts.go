@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/signal"
@@ -20,6 +22,12 @@ import (
 // phpHosts opens the web listener and says what the hosts run: pages in one, jobs in
 // others, by default in one, so that a job's crash kills no page.
 func (n *node) phpHosts() (hosts []workers.Host, err error) {
+	certificate := n.cfg.Web.TLS
+	if certificate != (config.TLS{}) { // each web host loads it
+		if _, err := tls.LoadX509KeyPair(certificate.Cert, certificate.Key); err != nil {
+			return nil, fmt.Errorf("[web] tls: no certificate and its key in %s and %s: %w", certificate.Cert, certificate.Key, err)
+		}
+	}
 	if n.web, err = bind(n.cfg.Web.Listen, "[web] listen"); err != nil {
 		return nil, err
 	}
@@ -30,7 +38,7 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 		Name: "web", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "30"),
 		Web: &link.WebSpec{
 			Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads, AccessLog: accessLog(n.cfg.Web),
-			TrustedProxies: n.cfg.Web.Proxies(),
+			TrustedProxies: n.cfg.Web.Proxies(), Cert: certificate.Cert, Key: certificate.Key,
 		},
 	}
 	hosts = []workers.Host{{Spec: web, Listener: n.webFile}}

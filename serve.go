@@ -445,7 +445,11 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 func (n *node) banner(w io.Writer) {
 	fmt.Fprintf(w, "pogod %s, %s mode\n", version, n.cfg.Node.Mode)
 	if n.web != nil {
-		fmt.Fprintf(w, "  pages    http://%s\n", n.web.Addr())
+		scheme := "http"
+		if n.cfg.Web.TLS != (config.TLS{}) {
+			scheme = "https"
+		}
+		fmt.Fprintf(w, "  pages    %s://%s\n", scheme, n.web.Addr())
 	} else {
 		fmt.Fprintln(w, "  pages    none: this pogod was built without PHP")
 	}

@@ -47,6 +47,13 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 	if err := prepare(spec); err != nil {
 		return err
 	}
+	var certificate *web.Certificate
+	if spec.Web != nil && spec.Web.Cert != "" {
+		var err error
+		if certificate, err = web.LoadCertificate(spec.Web.Cert, spec.Web.Key, log); err != nil {
+			return err
+		}
+	}
 	node, err := link.Dial(ctx, spec.Socket, link.RoleHost, spec.Name)
 	if err != nil {
 		return err
@@ -89,7 +96,7 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 		}
 	}
 	if spec.Web != nil {
-		work.Go(func() { h.pages(ln) }) // ended by Drain; else it ends with the process
+		work.Go(func() { h.pages(ln, certificate) }) // ended by Drain; else it ends with the process
 	}
 	h.out.send(link.Request(nil, link.Ready).String(frankenphp.Version().Version))
 
@@ -238,7 +245,8 @@ func (h *host) nudge(slot int, lease uint64) {
 }
 
 // pages serves the web until Drain or Retire, and then until its last request has ended.
-func (h *host) pages(ln net.Listener) {
+// certificate is nil without TLS.
+func (h *host) pages(ln net.Listener, certificate *web.Certificate) {
 	handler, end, err := h.logged(web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)))
 	if err != nil {
 		h.log.Error("pages are served without their access log", "error", err)
@@ -255,7 +263,11 @@ func (h *host) pages(ln net.Listener) {
 		srv.Leave(ln, h.hurry) // how long requests may take is the node's to say
 		close(stopped)
 	}()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+	serve := func() error { return srv.Serve(ln) }
+	if certificate != nil {
+		serve = func() error { return srv.ServeTLS(ln, certificate) }
+	}
+	if err := serve(); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		h.log.Error("pages are no longer served", "error", err)
 	}
 	<-stopped

@@ -276,6 +276,9 @@ func (c *Config) Validate() error {
 	all.add("[web] threads", pageThreads.check(int64(c.Web.Threads)))
 	all.add("[web] access_log", checkAccessLog(c.Web.AccessLog))
 	all.add("[web] trusted_proxies", checkProxies(c.Web.TrustedProxies))
+	if c.Web.TLS != (TLS{}) {
+		all.add("[web] tls", checkAbs(c.Web.TLS.Cert), checkAbs(c.Web.TLS.Key))
+	}
 	all.add("[admin] listen", checkAdminListen(c.Admin.Listen), checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen))
 	all.add("[cluster] listen", checkListen(c.Cluster.Listen), checkClusterApart(c))
 	if c.Cluster.Advertise == c.Cluster.Listen {

@@ -110,6 +110,16 @@ type Web struct {
 	// proxies whose X-Forwarded-For, -Proto, -Host and -Port are believed; none twice.
 	// Default: none.
 	TrustedProxies []string
+	// TLS are the files of the web server's certificate. Default: no TLS.
+	TLS TLS
+}
+
+// TLS names a certificate: both files, or none.
+type TLS struct {
+	// Cert is a PEM file with the certificate, and those between it and its authority.
+	Cert string
+	// Key is a PEM file with the certificate's private key.
+	Key string
 }
 
 // Queues is the section [queue].

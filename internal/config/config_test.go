@@ -182,6 +182,7 @@ precision = 1_4
 [web]
 access_log = "log/access"
 trusted_proxies = ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]
+tls = { cert = "tls/web.crt", key = "/etc/web.key" }
 listen = "0.0.0.0:0"
 root = "."
 index = "sub/app.php"
@@ -227,7 +228,7 @@ env = { B = "c" }
 			"opcache.enable_cli": "1",
 			"opcache.jit.debug":  "0", "date.timezone": "Europe/Berlin", "precision": "14",
 		}},
-		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1, AccessLog: "/srv/app/log/access", TrustedProxies: []string{"10.0.0.0/8", "192.0.2.7", "fd00::/8"}},
+		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1, AccessLog: "/srv/app/log/access", TrustedProxies: []string{"10.0.0.0/8", "192.0.2.7", "fd00::/8"}, TLS: TLS{"/srv/app/tls/web.crt", "/etc/web.key"}},
 		Queue: Queues{AutoCreate: true, Defaults: def, Declared: []Queue{named("default"), size, named("imports"), mail}},
 		Workers: []Worker{
 			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Host: "jobs", Env: map[string]string{}, Ini: map[string]string{}},
@@ -296,7 +297,7 @@ join = ["node1:8083"]
 bootstrap_expect = 3
 tls = {}
 [web]
-tls = { cert = "a", key = "b" }
+workers = 2
 [admin]
 dashboard = true
 [php]
@@ -314,7 +315,7 @@ pogod.toml:22: [websocket] @
 pogod.toml:20: [[websocket.app]] @
 pogod.toml:26: [cluster] bootstrap_expect @
 pogod.toml:27: [cluster] tls @
-pogod.toml:29: [web] tls @
+pogod.toml:29: [web] workers @
 pogod.toml:31: [admin] dashboard @
 `, "@", "is not built yet and has no effect"))
 	if got != want {

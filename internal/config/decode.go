@@ -335,6 +335,9 @@ func (d *decoder) complete(base string) error {
 	default:
 		c.Web.AccessLog = resolve(base, c.Web.AccessLog)
 	}
+	if c.Web.TLS != (TLS{}) {
+		c.Web.TLS.Cert, c.Web.TLS.Key = resolve(base, c.Web.TLS.Cert), resolve(base, c.Web.TLS.Key)
+	}
 	if err := checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen); err != nil {
 		return d.blame("[admin] listen", "[admin] listen", err)
 	}

@@ -105,7 +105,7 @@ func (d *decoder) listed(t table, entry int, otherwise string) []Setting {
 
 func (s *Setting) redact(said *value) {
 	m, ok := s.Value.(map[string]string)
-	if !ok {
+	if !ok || s.Key == "tls" { // names of files
 		return
 	}
 	shown := maps.Clone(m)

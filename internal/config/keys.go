@@ -54,6 +54,7 @@ var abouts = []about{
 	{"[web]", "index", "", "a file in root", "the script for every path that is no file"},
 	{"[web]", "threads", "twice the processors, at least 4", pageThreads.String(), "PHP threads for pages"},
 	{"[web]", "access_log", `"off", in development mode "log"`, `"off", "log" or a path`, "a line for each request, in the node's log or a file of JSON"},
+	{"[web]", "tls", noDefault, "cert and key, PEM files, both or none", "serves over TLS; the files are read again when they change"},
 	{"[web]", "trusted_proxies", noDefault, "addresses and networks, none twice", "who is believed what X-Forwarded-* headers say of the client"},
 
 	{"[queue]", "auto_create", "false, without a file true", "", "in [queue] alone: a push to a queue that is not declared makes it"},

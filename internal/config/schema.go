@@ -67,7 +67,8 @@ func webFields(w *Web) fields {
 		"access_log": text(&w.AccessLog, checkAccessLog),
 
 		"trusted_proxies": texts(&w.TrustedProxies, `["10.0.0.0/8", "192.0.2.7"]`, checkProxies),
-	}.inert("worker", "workers", "tls")
+		"tls":             certificate(&w.TLS),
+	}.inert("worker", "workers")
 }
 
 // queueFields are the keys of [queue.NAME], and, with "auto_create", those of

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -198,4 +199,26 @@ func (d *decoder) ini(key, prefix string, v *value, to map[string]string, check 
 		to[name] = s
 	}
 	return nil
+}
+
+// certificate takes the two files of a certificate.
+func certificate(to *TLS) field {
+	get := func() any {
+		if *to == (TLS{}) {
+			return ""
+		}
+		return map[string]string{"cert": to.Cert, "key": to.Key}
+	}
+	return field{"table", get, func(d *decoder, key string, v *value) error {
+		if v.kind != kindTable {
+			return d.wrong(key, v, `a table, as { cert = "tls/web.crt", key = "tls/web.key" }`)
+		}
+		if err := d.table(key, v, fields{"cert": text(&to.Cert, checkPath), "key": text(&to.Key, checkPath)}); err != nil {
+			return err
+		}
+		if to.Cert == "" || to.Key == "" {
+			return d.refuse(key, v, errors.New(`must have both "cert" and "key", the PEM files of the certificate and of its private key`))
+		}
+		return nil
+	}}
 }

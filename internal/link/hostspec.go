@@ -24,6 +24,9 @@ type WebSpec struct {
 	AccessLog string `json:"access_log,omitempty"`
 	// TrustedProxies are believed what they say of a request's client by X-Forwarded-*.
 	TrustedProxies []netip.Prefix `json:"trusted_proxies,omitempty"`
+	// Cert and Key are absolute paths of PEM files; "" both: pages are served without TLS.
+	Cert string `json:"cert,omitempty"`
+	Key  string `json:"key,omitempty"`
 }
 
 // AccessToNode has the requests of pages noted in the node's log.

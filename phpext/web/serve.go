@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,7 +32,8 @@ type Server struct {
 	changed chan struct{} // closed and made anew when idle or ended change while it leaves
 }
 
-// NewServer makes a server.
+// NewServer makes a server, of HTTP/1.1 and HTTP/2, the latter also without TLS, to clients
+// that begin with it.
 func NewServer(h http.Handler, log *slog.Logger) *Server {
 	s := &Server{idle: map[net.Conn]time.Time{}, changed: make(chan struct{})}
 	s.http = &http.Server{
@@ -45,7 +47,11 @@ func NewServer(h http.Handler, log *slog.Logger) *Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Protocols:         new(http.Protocols),
 	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetHTTP2(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
 	return s
 }
 
@@ -74,8 +80,16 @@ func (s *Server) announceLocked() {
 
 // Serve answers requests until the listener is closed or fails, and says which. It is to
 // be called once.
-func (s *Server) Serve(ln net.Listener) error {
-	err := s.http.Serve(ln)
+func (s *Server) Serve(ln net.Listener) error { return s.serve(s.http.Serve(ln)) }
+
+// ServeTLS is Serve, with TLS.
+func (s *Server) ServeTLS(ln net.Listener, c *Certificate) error {
+	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+	return s.serve(s.http.ServeTLS(ln, "", ""))
+}
+
+// serve notes that no connection is added any more.
+func (s *Server) serve(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
@@ -103,6 +117,9 @@ func (s *Server) Leave(ln net.Listener, hurry <-chan struct{}) {
 			}
 			left := leaveIdle - time.Since(since)
 			if left <= 0 {
+				if over, ok := c.(*tls.Conn); ok {
+					c = over.NetConn() // TLS would say goodbye, and wait for that
+				}
 				_ = c.Close() // its goroutine sees it, and says so
 				left = leaveIdle
 			}
