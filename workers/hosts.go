@@ -52,10 +52,12 @@ const (
 // Timings of hosts.
 const (
 	// A host that ended before it was ready, or sooner than steadyAfter behind it, is
-	// started again after a pause that doubles from firstPause to longestPause; another at
-	// once.
+	// started again after a pause that doubles from firstPause to longestPause, or to
+	// readyPause when it was ready: jobs that crash may come one after the other, and it is
+	// to be back within a second. Another is started again at once.
 	steadyAfter  = 500 * time.Millisecond
 	firstPause   = 100 * time.Millisecond
+	readyPause   = 400 * time.Millisecond
 	longestPause = 10 * time.Second
 
 	demandedFor = time.Minute // how long a host on demand is kept after the last Demand

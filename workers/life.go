@@ -134,6 +134,9 @@ func (h *Hosts) lostLocked(l *life) {
 		h.cfg.Log.Error("a PHP host ended and is started again", attrs...)
 	default:
 		x.restarts++
+		if l.ready { // it boots: what it is given ends it
+			x.pause = min(x.pause, readyPause)
+		}
 		x.resume = now.Add(x.pause)
 		h.cfg.Log.Error("a PHP host ended and is started again after a pause", append(attrs, "pause", x.pause)...)
 		x.pause = min(2*x.pause, longestPause)
