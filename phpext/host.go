@@ -247,12 +247,14 @@ func (h *host) nudge(slot int, lease uint64) {
 // pages serves the web until Drain or Retire, and then until its last request has ended.
 // certificate is nil without TLS.
 func (h *host) pages(ln net.Listener, certificate *web.Certificate) {
-	handler, end, err := h.logged(web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)))
+	var handler http.Handler = web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log))
+	logged, end, err := h.logged(handler)
 	if err != nil {
 		h.log.Error("pages are served without their access log", "error", err)
-		handler, end = web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log)), func() {}
+	} else {
+		handler = logged
+		defer end()
 	}
-	defer end()
 	if trusted := h.spec.Web.TrustedProxies; len(trusted) > 0 {
 		handler = web.NewProxies(handler, trusted)
 	}

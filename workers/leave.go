@@ -1,7 +1,6 @@
 package workers
 
 import (
-	"slices"
 	"time"
 
 	"pogod/internal/clock"
@@ -44,8 +43,8 @@ func (p *Pools) leavesLocked(t *thread) bool {
 	if _, ok := p.leaving[t.conn.Peer.PID]; ok || p.draining {
 		return true
 	}
-	i := slices.IndexFunc(p.cfg.Pools, func(pool Pool) bool { return pool.Name == t.worker })
-	return i >= 0 && p.cfg.Pools[i].MaxJobs > 0 && t.jobs >= p.cfg.Pools[i].MaxJobs
+	pool := p.pool(t.worker)
+	return pool != nil && pool.MaxJobs > 0 && t.jobs >= pool.MaxJobs
 }
 
 // stuckAfter is how long an attempt that was interrupted may take to come back. PHP looks

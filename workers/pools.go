@@ -494,14 +494,23 @@ func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
 }
 
 func (p *Pools) script(worker string) (script string, known bool) {
-	i := slices.IndexFunc(p.cfg.Pools, func(pool Pool) bool { return pool.Name == worker })
-	if i < 0 {
+	pool := p.pool(worker)
+	if pool == nil {
 		return "", false
 	}
-	if script = p.cfg.Pools[i].Script; script == "" {
+	if script = pool.Script; script == "" {
 		script = "worker " + worker
 	}
 	return script, true
+}
+
+// pool returns the pool of that name, nil when there is none.
+func (p *Pools) pool(name string) *Pool {
+	i := slices.IndexFunc(p.cfg.Pools, func(pool Pool) bool { return pool.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &p.cfg.Pools[i]
 }
 
 // Ended is a thread's word that its script has ended; lease is that of the attempt

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,8 +16,6 @@ import (
 )
 
 func (p *program) clusterToken() *cobra.Command {
-	var asJSON bool
-	var from endpoint
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Make a token with which one more node may join",
@@ -28,39 +25,27 @@ opens the whole cluster: give it to nobody else.`,
 		Example: `  pogod cluster token
   pogod cluster token --config /etc/pogod/pogod.toml
   pogod cluster token --json`,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := from.url(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			body, err := ask(ctx, u, http.MethodPost, admin.TokensPath, "")
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				_, err = fmt.Fprintln(p.Stdout, strings.TrimSpace(string(body)))
-				return err
-			}
-			var t admin.Token
-			if err := json.Unmarshal(body, &t); err != nil || t.Token == "" {
-				return unreadable(u, err)
+	}
+	p.asking(cmd, nil, func(ctx context.Context, q *question, _ []string) error {
+		body, err := ask(ctx, q.u, http.MethodPost, admin.TokensPath, "")
+		if err != nil {
+			return err
+		}
+		var t admin.Token
+		return q.answer(body, &t, func() error {
+			if t.Token == "" {
+				return unreadable(q.u, nil)
 			}
 			if _, err := fmt.Fprintln(p.Stdout, clean(t.Token)); err != nil {
 				return err
 			}
 			// Who pipes the token does not want to see it too.
 			if now := p.now(); p.screen(p.Stdout) && p.screen(p.Stderr) {
-				fmt.Fprintf(p.Stderr, "\non the new node, within %s:\n  pogod cluster join %s %s\n", age(t.ExpiresAt, &now), advertised(ctx, u), clean(t.Token))
+				fmt.Fprintf(p.Stderr, "\non the new node, within %s:\n  pogod cluster join %s %s\n", age(t.ExpiresAt, &now), advertised(ctx, q.u), clean(t.Token))
 			}
 			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the document as the node sent it")
-	from.flags(cmd)
+		})
+	})
 	return cmd
 }
 
@@ -78,8 +63,6 @@ func advertised(ctx context.Context, u *url.URL) string {
 }
 
 func (p *program) clusterMembers() *cobra.Command {
-	var asJSON bool
-	var from endpoint
 	cmd := &cobra.Command{
 		Use:   "members",
 		Short: "List the members of the cluster, as a node sees them",
@@ -89,33 +72,18 @@ last heard of each. A node that has just joined votes once it has caught up.`,
 		Example: `  pogod cluster members
   pogod cluster members --admin http://127.0.0.1:9082
   pogod cluster members --json | jq '.members[] | select(.up | not) | .id'`,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := from.url(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			body, err := ask(ctx, u, http.MethodGet, admin.MembersPath, "")
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				_, err = fmt.Fprintln(p.Stdout, strings.TrimSpace(string(body)))
-				return err
-			}
-			var m admin.Members
-			if err := json.Unmarshal(body, &m); err != nil {
-				return unreadable(u, err)
-			}
+	}
+	p.asking(cmd, nil, func(ctx context.Context, q *question, _ []string) error {
+		body, err := ask(ctx, q.u, http.MethodGet, admin.MembersPath, "")
+		if err != nil {
+			return err
+		}
+		var m admin.Members
+		return q.answer(body, &m, func() error {
 			members(p.Stdout, m.Members, p.now(), p.colours())
 			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the document as the node sent it")
-	from.flags(cmd)
+		})
+	})
 	return cmd
 }
 

@@ -1,10 +1,10 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,8 +17,6 @@ import (
 const reloadTimeout = 130 * time.Second
 
 func (p *program) phpReload() *cobra.Command {
-	var asJSON bool
-	var from endpoint
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Put new code into service without losing a request or a job",
@@ -31,40 +29,26 @@ In a cluster it concerns the node that is asked, alone.`,
 		Example: `  ln -sfn releases/42 current && pogod php reload
   pogod php reload --config /etc/pogod/pogod.toml
   pogod php reload --json`,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := from.url(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			begin := p.now()
-			body, err := askWithin(ctx, reloadTimeout, u, http.MethodPost, admin.ReloadPath, "")
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				_, err = fmt.Fprintln(p.Stdout, strings.TrimSpace(string(body)))
-				return err
-			}
-			var r admin.Reloaded
-			if err := json.Unmarshal(body, &r); err != nil || !r.Reloaded {
-				return unreadable(u, err)
-			}
-			_, err = fmt.Fprintf(p.Stdout, "reloaded in %s\n", p.now().Sub(begin).Round(10*time.Millisecond))
-			return err
-		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the document as the node sent it")
-	from.flags(cmd)
+	p.asking(cmd, nil, func(ctx context.Context, q *question, _ []string) error {
+		begin := p.now()
+		body, err := askWithin(ctx, reloadTimeout, q.u, http.MethodPost, admin.ReloadPath, "")
+		if err != nil {
+			return err
+		}
+		var r admin.Reloaded
+		return q.answer(body, &r, func() error {
+			if !r.Reloaded {
+				return unreadable(q.u, nil)
+			}
+			_, err := fmt.Fprintf(p.Stdout, "reloaded in %s\n", p.now().Sub(begin).Round(10*time.Millisecond))
+			return err
+		})
+	})
 	return cmd
 }
 
 func (p *program) phpStatus() *cobra.Command {
-	var asJSON bool
-	var from endpoint
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the PHP hosts and workers of a running node",
@@ -74,45 +58,36 @@ host that is being replaced has two lines or more, first that of the process
 that new work goes to.`,
 		Example: `  pogod php status
   pogod php status --json | jq '.workers[] | {name, host, last_error}'`,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := from.url(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			body, err := ask(ctx, u, http.MethodGet, "/status", "")
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				var parts struct { // as the node sent them
-					PHP     json.RawMessage `json:"php"`
-					Workers json.RawMessage `json:"workers"`
-				}
-				if err := json.Unmarshal(body, &parts); err != nil {
-					return unreadable(u, err)
-				}
-				out, err := json.Marshal(parts)
-				if err == nil {
-					_, err = fmt.Fprintln(p.Stdout, string(out))
-				}
-				return err
-			}
-			var v admin.Status
-			if err := json.Unmarshal(body, &v); err != nil {
-				return unreadable(u, err)
-			}
-			now, paint := p.now(), p.colours()
-			hosts(p.Stdout, &v, now, paint)
-			fmt.Fprintln(p.Stdout)
-			workers(p.Stdout, v.Workers, now, paint)
-			return nil
-		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the parts php and workers of the node's status")
-	from.flags(cmd)
+	p.asking(cmd, nil, func(ctx context.Context, q *question, _ []string) error {
+		body, err := ask(ctx, q.u, http.MethodGet, "/status", "")
+		if err != nil {
+			return err
+		}
+		if q.asJSON {
+			var parts struct { // as the node sent them
+				PHP     json.RawMessage `json:"php"`
+				Workers json.RawMessage `json:"workers"`
+			}
+			if err := json.Unmarshal(body, &parts); err != nil {
+				return unreadable(q.u, err)
+			}
+			out, err := json.Marshal(parts)
+			if err == nil {
+				_, err = fmt.Fprintln(p.Stdout, string(out))
+			}
+			return err
+		}
+		var v admin.Status
+		if err := json.Unmarshal(body, &v); err != nil {
+			return unreadable(q.u, err)
+		}
+		now, paint := p.now(), p.colours()
+		hosts(p.Stdout, &v, now, paint)
+		fmt.Fprintln(p.Stdout)
+		workers(p.Stdout, v.Workers, now, paint)
+		return nil
+	})
+	cmd.Flags().Lookup("json").Usage = "print the parts php and workers of the node's status"
 	return cmd
 }

@@ -15,8 +15,7 @@ import (
 )
 
 func (p *program) status() *cobra.Command {
-	var asJSON, watch, consistent bool
-	var from endpoint
+	var watch, consistent bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what a running node does",
@@ -33,33 +32,23 @@ old it may be. --consistent waits until the node has caught up with the leader.`
   pogod status --consistent --config /etc/pogod/pogod.toml
   pogod status --json | jq '.queues[] | {queue, pending}'
   pogod status --admin http://127.0.0.1:9082`,
-		Args:              noArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := from.url(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, stop := interruptible(cmd.Context())
-			defer stop()
-			v := &viewer{program: p, url: u, json: asJSON, screen: p.screen(p.Stdout), paint: p.colours()}
-			if consistent {
-				v.query = "consistent=1"
-			}
-			if watch {
-				return v.watch(ctx)
-			}
-			text, err := v.look(ctx)
-			if err == nil {
-				_, err = p.Stdout.Write(text)
-			}
-			return err
-		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the document as the node sent it")
+	p.asking(cmd, nil, func(ctx context.Context, q *question, _ []string) error {
+		v := &viewer{program: p, url: q.u, json: q.asJSON, screen: p.screen(p.Stdout), paint: p.colours()}
+		if consistent {
+			v.query = "consistent=1"
+		}
+		if watch {
+			return v.watch(ctx)
+		}
+		text, err := v.look(ctx)
+		if err == nil {
+			_, err = p.Stdout.Write(text)
+		}
+		return err
+	})
 	cmd.Flags().BoolVar(&watch, "watch", false, "look again each second, until interrupted")
 	cmd.Flags().BoolVar(&consistent, "consistent", false, "with all that any node of the cluster has answered before; fails without a leader")
-	from.flags(cmd)
 	return cmd
 }
 
