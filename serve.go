@@ -247,8 +247,10 @@ const bindFor = 2 * time.Second
 
 // bind listens on an address, which key of the configuration names.
 func bind(addr, key string) (*net.TCPListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // such a socket takes no filter, which the last web host wants (phpext/web/lastcall.go)
 	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-		ln, err := net.Listen("tcp", addr)
+		ln, err := lc.Listen(context.Background(), "tcp", addr)
 		if err == nil {
 			return ln.(*net.TCPListener), nil
 		}
@@ -343,6 +345,9 @@ func (n *node) stop(ctx context.Context) {
 	}
 	if n.hosts != nil {
 		n.hosts.Drain()
+		if n.cfg.Node.Mode == config.ModeDevelopment {
+			n.hosts.Hurry() // whoever develops waits for it; their browser keeps connections
+		}
 	}
 	if n.pools != nil && !n.pools.Drain(ctx) {
 		n.outlived(ctx)

@@ -5,6 +5,7 @@ package cluster_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -61,8 +62,9 @@ func (s *site) rewrite(t *testing.T, from, to string) {
 
 // visitors ask for pages as clients of all kinds, and count what went wrong.
 type visitors struct {
-	asked atomic.Int64
-	done  sync.WaitGroup
+	leaves bool // the node is to leave: once it takes no connection, a visitor goes home
+	asked  atomic.Int64
+	done   sync.WaitGroup
 
 	mu    sync.Mutex // guards wrong
 	wrong []string
@@ -92,6 +94,9 @@ func (v *visitors) visit(ctx context.Context, s *site, kind string, keep bool, b
 			if err == nil {
 				answer, err = io.ReadAll(res.Body)
 				res.Body.Close()
+			}
+			if v.leaves && errors.Is(err, syscall.ECONNREFUSED) {
+				return
 			}
 			v.asked.Add(1)
 			if err == nil && (res.StatusCode != http.StatusOK || !strings.Contains(string(answer), `page`)) {

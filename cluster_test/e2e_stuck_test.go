@@ -125,7 +125,7 @@ func TestE2ELateEndSettlesNothing(t *testing.T) {
 // TestE2EInterruptibleEndings has jobs end in ways that cost their host nothing.
 func TestE2EInterruptibleEndings(t *testing.T) {
 	t.Parallel()
-	s := withGrace(t, "0s", stuckQueue(t, "fine", 2, "")+worker(t, "huge", "plan.php", 1)+"memory_limit = \"256M\"\n"+worker(t, "boots", "syntax-error.php", 1))
+	s := withGrace(t, "0s", stuckQueue(t, "fine", 2, "")+worker(t, "huge", "plan.php", 1)+"memory_limit = \"256M\"\n"+worker(t, "returns", "returns-huge.php", 1)+"memory_limit = \"256M\"\n"+worker(t, "boots", "syntax-error.php", 1))
 	pid := s.document(t).host(t, "jobs").PID
 	for _, c := range []struct {
 		name, reason string
@@ -154,6 +154,17 @@ func TestE2EInterruptibleEndings(t *testing.T) {
 	job := s.push(t, "huge", always(step{"print", 100}, step{"ack"}))
 	if n := s.await(t, "huge", job, "ack", 1); n.PID != pid || n.code() != "1" {
 		t.Errorf("%+v", n)
+	}
+	// 100 MB that a handler returns are nobody's, and are gone before the next job.
+	for range 5 {
+		job := s.push(t, "returns", "x")
+		if n := s.await(t, "returns", job, "ack", 1); n.PID != pid || n.code() != "1" || n.Attempts != 1 {
+			t.Errorf("%+v", n)
+		}
+	}
+	eventually(t, "those that return much are acked", func() bool { return s.queue(t, "returns").Acked == 5 })
+	if w := s.document(t).worker(t, "returns"); w.Restarts != 0 || w.LastError != "" {
+		t.Errorf("%+v", w)
 	}
 	eventually(t, "the script that does not parse shows its error", func() bool {
 		w := s.document(t).worker(t, "boots")

@@ -83,6 +83,7 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 		log:   log,
 		out:   newSender(node, log),
 		drain: make(chan struct{}),
+		last:  make(chan struct{}),
 		hurry: make(chan struct{}),
 		gone:  make(chan struct{}),
 	}
@@ -125,7 +126,8 @@ type host struct {
 	log   *slog.Logger
 	out   *sender
 	drain chan struct{} // closed by receive: take no new work
-	hurry chan struct{} // closed by receive after drain: nobody takes over
+	last  chan struct{} // closed by receive before drain or later: nobody takes over
+	hurry chan struct{} // closed by receive: idle clients are not waited for
 	gone  chan struct{} // closed by receive: the node has gone
 }
 
@@ -192,7 +194,7 @@ func iniValues(ini map[string]string) map[string]string {
 // receive does what the node says over the control connection until it ends.
 func (h *host) receive(node *link.Client) {
 	defer close(h.gone)
-	var drained, hurried bool
+	var drained, last, hurried bool
 	for {
 		op, f, err := node.Receive()
 		if err != nil {
@@ -211,11 +213,16 @@ func (h *host) receive(node *link.Client) {
 				h.out.synced(number)
 			}
 		case link.Drain, link.Retire:
-			if err = f.Done(); err == nil && !drained {
+			if err = f.Done(); err == nil && op == link.Drain && !last {
+				last = true
+				close(h.last)
+			}
+			if err == nil && !drained {
 				drained = true
 				close(h.drain)
 			}
-			if err == nil && op == link.Drain && !hurried {
+		case link.Hurry:
+			if err = f.Done(); err == nil && !hurried {
 				hurried = true
 				close(h.hurry)
 			}
@@ -262,7 +269,7 @@ func (h *host) pages(ln net.Listener, certificate *web.Certificate) {
 	stopped := make(chan struct{})
 	go func() { // ended by Drain or Retire; else it ends with the process
 		<-h.drain
-		srv.Leave(ln, h.hurry) // how long requests may take is the node's to say
+		srv.Leave(ln, h.last, h.hurry) // how long requests may take is the node's to say
 		close(stopped)
 	}()
 	serve := func() error { return srv.Serve(ln) }

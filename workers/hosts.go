@@ -569,12 +569,24 @@ func (h *Hosts) Drain() {
 	var all []*life
 	for _, x := range h.hosts {
 		x.letGoLocked(x.lives...)
-		all = append(all, x.lives...) // those that leave already are to hurry
+		all = append(all, x.lives...) // those that leave already are to know that nobody takes over
 		x.signal()
 	}
 	h.announceLocked()
 	h.mu.Unlock()
 	h.dismiss(link.Drain, all)
+}
+
+// Hurry tells the hosts that drain to wait for no client whose connection is idle. Those that
+// are not ready yet have none. Drain first.
+func (h *Hosts) Hurry() {
+	h.mu.Lock()
+	var all []*life
+	for _, x := range h.hosts {
+		all = append(all, x.lives...)
+	}
+	h.mu.Unlock()
+	h.dismiss(link.Hurry, all)
 }
 
 // Stop drains, waits until the hosts have ended or ctx ends, and kills what is left.

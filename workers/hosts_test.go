@@ -215,6 +215,8 @@ func TestStopKillsWhatDoesNotDrain(t *testing.T) {
 		close(stopped)
 	}()
 	b.log.await(t, `msg="no to 33"`)
+	b.hosts.Hurry()
+	b.log.await(t, "msg=hurries")
 	select {
 	case <-stopped:
 		t.Fatal("it did not wait")

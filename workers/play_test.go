@@ -113,6 +113,8 @@ func play(parts string) {
 				return
 			}
 			say(0, fmt.Sprintf("no to %d", op))
+		case link.Hurry:
+			say(0, "hurries")
 		}
 	}
 }

@@ -63,9 +63,10 @@
 // on a control connection, node to host:
 //
 //	Interrupt     slot, lease                stop that attempt, if it still runs there
-//	Drain                                    take no new work, end when idle
-//	Retire                                   the same, but another host takes over: clients with
-//	                                         a kept connection get time to notice
+//	Drain                                    take no new work, end when idle: nobody takes over
+//	Retire                                   the same, but another host takes over: its clients
+//	                                         have more time to notice
+//	Hurry                                    wait for no client that is idle
 //	Synced        number                     all that the host sent before that Sync was taken
 //
 // and host to node:

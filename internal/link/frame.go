@@ -42,6 +42,7 @@ const (
 	Interrupt Op = 32
 	Drain     Op = 33
 	Retire    Op = 34
+	Hurry     Op = 35
 	Ready     Op = 48
 	Output    Op = 49
 

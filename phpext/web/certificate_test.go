@@ -187,7 +187,7 @@ func TestLeaveHTTP2(t *testing.T) {
 			}
 			left := make(chan struct{})
 			go func() { // ended by the last connection
-				s.Leave(ln, nil)
+				s.Leave(ln, nil, nil)
 				close(left)
 			}()
 			if err := <-ended; !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
@@ -239,7 +239,7 @@ func TestLeaveIdleHTTP2(t *testing.T) {
 	_ = res.Body.Close()
 	left := make(chan struct{})
 	go func() { // ended by the last connection
-		s.Leave(ln, nil)
+		s.Leave(ln, nil, nil)
 		close(left)
 	}()
 	select {

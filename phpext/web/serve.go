@@ -15,9 +15,11 @@ import (
 const (
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
-	// leaveIdle is how long a kept connection may stay idle once its server leaves. Until
-	// then a request that is on its way is answered, and told that the connection ends.
+	// leaveIdle is how long a kept connection may stay idle once its server leaves, and
+	// lastIdle once nobody takes over. Until then a request that is on its way is answered,
+	// and told that the connection ends.
 	leaveIdle = 5 * time.Second
+	lastIdle  = time.Second
 )
 
 // Server serves a handler on a listener that it may share with another process, which
@@ -99,11 +101,19 @@ func (s *Server) serve(err error) error {
 
 // Leave closes the listener and returns when no connection is left: when each request has
 // been answered, and each client that kept its connection has noticed, or was idle for
-// leaveIdle. When hurry is closed, it does not wait for idle ones. How long requests may
-// take is the caller's to say.
-func (s *Server) Leave(ln net.Listener, hurry <-chan struct{}) {
+// leaveIdle. When last is closed, nobody takes over: clients that wait in the listener's
+// queue are answered, and idle ones have lastIdle. When hurry is closed, it does not wait
+// for idle ones. How long requests may take is the caller's to say.
+func (s *Server) Leave(ln net.Listener, last, hurry <-chan struct{}) {
 	s.leaving.Store(true)
-	_ = ln.Close() // what waits in its queue is the next server's
+	patience := leaveIdle
+	select {
+	case <-last:
+		lastCall(ln, hurry)
+		patience, last = lastIdle, nil
+	default: // what waits in the queue is the next server's
+	}
+	_ = ln.Close()
 	begin := time.Now()
 	for {
 		s.mu.Lock()
@@ -115,13 +125,13 @@ func (s *Server) Leave(ln net.Listener, hurry <-chan struct{}) {
 			if since.Before(begin) {
 				since = begin
 			}
-			left := leaveIdle - time.Since(since)
+			left := patience - time.Since(since)
 			if left <= 0 {
 				if over, ok := c.(*tls.Conn); ok {
 					c = over.NetConn() // TLS would say goodbye, and wait for that
 				}
 				_ = c.Close() // its goroutine sees it, and says so
-				left = leaveIdle
+				left = patience
 			}
 			if next == 0 || left < next {
 				next = left
@@ -139,6 +149,8 @@ func (s *Server) Leave(ln net.Listener, hurry <-chan struct{}) {
 		select {
 		case <-changed:
 		case <-over:
+		case <-last:
+			patience, last = lastIdle, nil
 		case <-hurry:
 			_ = s.http.Shutdown(context.Background()) // its only error is that of the context
 			return

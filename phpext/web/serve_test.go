@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -23,19 +24,22 @@ type running struct {
 	slow  chan struct{} // a value lets one request to /slow end
 	began chan struct{} // a value for each request to /slow
 	ended chan error    // what Serve returned
+	last  chan struct{}
 	hurry chan struct{}
 	left  chan struct{} // closed when Leave has returned
 }
 
 func serve(t *testing.T) *running {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // as the node listens
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &running{
 		ln: ln, slow: make(chan struct{}), began: make(chan struct{}, 1), ended: make(chan error, 1),
-		hurry: make(chan struct{}), left: make(chan struct{}),
+		last: make(chan struct{}), hurry: make(chan struct{}), left: make(chan struct{}),
 	}
 	r.Server = NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.URL.Path == "/slow" {
@@ -50,7 +54,7 @@ func serve(t *testing.T) *running {
 
 func (r *running) leave() {
 	go func() { // ended by the last connection
-		r.Leave(r.ln, r.hurry)
+		r.Leave(r.ln, r.last, r.hurry)
 		close(r.left)
 	}()
 }
@@ -204,8 +208,76 @@ func TestNextServerTakesOver(t *testing.T) {
 	}
 	hurry := make(chan struct{})
 	close(hurry)
-	next.Leave(ln, hurry)
+	next.Leave(ln, nil, hurry)
 	if err := <-ended; !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
 		t.Error(err)
 	}
+}
+
+// The last server answers who is in the queue, and lets nobody in behind: no client is reset.
+func TestLastServerResetsNobody(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		r := serve(t)
+		var clients sync.WaitGroup
+		stop := make(chan struct{})
+		for range 8 {
+			clients.Go(func() { // ended by stop, or by the first refusal
+				dialer := net.Dialer{Timeout: 100 * time.Millisecond} // a client that is not let in tries again after a second
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					c, err := dialer.Dial("tcp", r.ln.Addr().String())
+					if err != nil {
+						return
+					}
+					_ = c.SetDeadline(time.Now().Add(patience))
+					_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+					var answer []byte
+					if err == nil {
+						answer, err = io.ReadAll(c)
+					}
+					if err != nil || !strings.HasSuffix(string(answer), "hello") {
+						t.Errorf("%q, %v", answer, err)
+					}
+					_ = c.Close()
+				}
+			})
+		}
+		close(r.last)
+		r.leave()
+		r.gone(t)
+		close(stop)
+		clients.Wait()
+	}
+}
+
+// The last server's kept connections are told too, and do not hold it up for long.
+func TestLastServerWaitsLessForIdleOnes(t *testing.T) {
+	t.Parallel()
+	r := serve(t)
+	kept, idle := r.dial(t), r.dial(t)
+	for _, c := range []*client{kept, idle} {
+		c.ask(t, "/")
+		c.answer(t)
+	}
+	begin := time.Now()
+	r.leave()
+	<-r.ended
+	close(r.last) // it comes to leaving ones, too
+	r.ended <- net.ErrClosed
+	kept.ask(t, "/")
+	if !kept.answer(t) {
+		t.Error("the client is not told that the connection ends")
+	}
+	if _, err := idle.r.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	if waited := time.Since(begin); waited < lastIdle || waited >= leaveIdle {
+		t.Errorf("closed after %s", waited)
+	}
+	r.gone(t)
 }
