@@ -361,6 +361,11 @@ func (n *node) stop(ctx context.Context) {
 	if n.queue != nil {
 		n.queue.Drain()
 	}
+	if n.link != nil { // pushes that were taken before are answered
+		answered, cancel := context.WithTimeout(context.WithoutCancel(ctx), answeredWithin)
+		n.link.Shutdown(answered)
+		cancel()
+	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	n.cancel()
@@ -432,6 +437,7 @@ func (n *node) outlived(ctx context.Context) {
 const (
 	refusedFor     = 5 * time.Second
 	interruptedFor = 2 * time.Second
+	answeredWithin = 5 * time.Second // for calls that were taken before the node refuses them
 )
 
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {

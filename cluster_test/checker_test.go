@@ -183,7 +183,7 @@ func (h *history) checkPush(p *pushSeen, r *report) {
 			r.withdrawn++
 		default:
 			r.refused++
-			if want, ok := refusal[p.plan]; !ok || want != code {
+			if want, ok := refusal[p.plan]; (!ok || want != code) && (code != 4 || !h.leaving(p.node, p.endAt)) {
 				h.violate(protocol, "push %d of queue %s (%s) was answered %d", p.n, p.queue, p.plan, code)
 			}
 		}

@@ -146,7 +146,7 @@ func (h *history) add(e event) {
 	}
 	switch e.what {
 	case evDial:
-		if c.lost && c.node == e.node && c.round == e.round && !h.dying {
+		if c.lost && c.node == e.node && c.round == e.round && !h.dying && !h.leaving(e.node, e.at) {
 			h.violate(dropped, "connection %d, while the node lived", e.conn)
 		}
 		c.lost, c.node, c.round = false, e.node, e.round
@@ -192,6 +192,22 @@ func (h *history) add(e event) {
 	case evFault, evHeal:
 		h.faults = append(h.faults, e)
 	}
+}
+
+// leaving reports whether a node was about to end by SIGTERM at a time, so that it handed out
+// nothing and refused pushes.
+func (h *history) leaving(node int, at int64) (is bool) {
+	for _, e := range h.faults {
+		if e.at > at {
+			break
+		}
+		if e.fault == faultLeave && e.where == fmt.Sprint(node) {
+			is = true
+		} else if e.what == evHeal && is {
+			is = false
+		}
+	}
+	return is
 }
 
 func (h *history) attempt(job string, lease uint64) *attempt {

@@ -16,6 +16,7 @@ const (
 	faultAlone  = "alone"  // cut from both others, both ways
 	faultBridge = "bridge" // two nodes hear the third one, and not each other
 	faultOneWay = "oneway" // a node does not hear another, which hears it
+	faultLeave  = "leave"  // SIGTERM, and a start; over when the node is ready again
 )
 
 // parseWays is the reverse of formatWays; nil for what names a node.

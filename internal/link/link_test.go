@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -14,10 +15,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// echo answers Push with its payload and Next never, until released.
+// echo answers Push with its payload, Status when it is let, and Next never, until released.
 type echo struct {
 	closed  chan Peer
 	waiting chan *Conn
+	began   chan struct{} // a value for each Status
+	let     chan struct{}
 }
 
 func (e *echo) Serve(c *Conn, op Op, f *Fields) error {
@@ -31,6 +34,10 @@ func (e *echo) Serve(c *Conn, op Op, f *Fields) error {
 	case Next:
 		e.waiting <- c
 		return nil
+	case Status:
+		e.began <- struct{}{}
+		<-e.let
+		return c.Answer(1, nil)
 	}
 	return ErrFrame
 }
@@ -38,14 +45,68 @@ func (e *echo) Closed(c *Conn) { e.closed <- c.Peer }
 
 func serve(t *testing.T) (*echo, string) {
 	t.Helper()
-	e := &echo{make(chan Peer, 8), make(chan *Conn, 8)}
+	e, _, path := listen(t)
+	return e, path
+}
+
+func listen(t *testing.T) (*echo, *Server, string) {
+	t.Helper()
+	e := &echo{make(chan Peer, 8), make(chan *Conn, 8), make(chan struct{}, 8), make(chan struct{})}
 	path := filepath.Join(t.TempDir(), "s")
 	s, err := Listen(path, e, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	return e, path
+	return e, s, path
+}
+
+// A server that shuts down answers what has come, a call that waits its turn included, and
+// takes no more.
+func TestShutdownAnswersWhatHasCome(t *testing.T) {
+	e, s, path := listen(t)
+	idle, err := Dial(t.Context(), path, RoleTool, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Dial(t.Context(), path, RoleTool, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var calls []byte
+	for _, f := range []Builder{Request(nil, Status).String(""), Request(nil, Push).String("q").String("second").Int(1)} {
+		b, err := f.Frame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, b...)
+	}
+	if _, err := c.nc.Write(calls); err != nil {
+		t.Fatal(err)
+	}
+	<-e.began
+	over, done := context.WithCancel(t.Context())
+	done()
+	s.Shutdown(over) // it does not wait for longer than it is told
+	if _, _, err := idle.Call(Request(nil, Push).String("q").String("late").Int(1)); err == nil {
+		t.Error("a call is taken")
+	}
+	idle.Close()
+	if _, err := Dial(t.Context(), path, RoleTool, ""); !errors.Is(err, ErrNotSent) {
+		t.Error(err)
+	}
+	close(e.let)
+	if code, _, err := readAnswer(c.r); code != 1 || err != nil {
+		t.Errorf("the call under way: %d, %v", code, err)
+	}
+	if code, body, err := readAnswer(c.r); code != 1 || string(body) != "second" || err != nil {
+		t.Errorf("the one behind it: %d %q, %v", code, body, err)
+	}
+	s.Shutdown(t.Context()) // and now all have ended
+	if len(e.closed) != 2 {
+		t.Errorf("%d connections have ended, want 2", len(e.closed))
+	}
 }
 
 func TestCallAndLateAnswer(t *testing.T) {
@@ -171,7 +232,7 @@ func FuzzAnswer(f *testing.F) {
 }
 
 func BenchmarkCall(b *testing.B) {
-	e := &echo{make(chan Peer, 1), nil}
+	e := &echo{closed: make(chan Peer, 1)}
 	path := filepath.Join(b.TempDir(), "s")
 	s, err := Listen(path, e, slog.New(slog.DiscardHandler))
 	if err != nil {

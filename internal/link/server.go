@@ -2,6 +2,7 @@ package link
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,7 +49,7 @@ type Conn struct {
 	// State belongs to the Handler.
 	State any
 
-	nc  net.Conn
+	nc  *net.UnixConn
 	wmu sync.Mutex // guards out and writes to nc
 	out []byte
 }
@@ -125,6 +126,28 @@ func Listen(path string, h Handler, log *slog.Logger) (*Server, error) {
 	s.wg.Add(1)
 	go s.accept() // ended by Close, which closes the listener
 	return s, nil
+}
+
+// Shutdown stops accepting and reading: calls that have come are served and answered, and
+// each connection ends with its last one. It waits for that until ctx ends. Close comes
+// after it.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.closed = true
+	for c := range s.conns {
+		_ = c.nc.CloseRead() // what has come is still read; a peer that is gone needs nothing
+	}
+	s.mu.Unlock()
+	_ = s.ln.Close()
+	over := make(chan struct{})
+	go func() { // ended by the connections' ends, which Close brings about
+		s.wg.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
 }
 
 // Close stops accepting, ends every connection and waits for their goroutines.
