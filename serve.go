@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"pogod/internal/admin"
 	"pogod/internal/clock"
 	"pogod/internal/cluster"
@@ -332,11 +334,7 @@ func (n *node) ready() error {
 // started.
 func (n *node) stop(ctx context.Context) {
 	n.leaving.Store(true)
-	if n.cluster != nil && n.group != nil && n.leader != nil && n.leader.Leading() {
-		if err := n.group.Raft.LeadershipTransfer().Error(); err != nil {
-			n.log.Info("leadership was not handed over", "reason", err)
-		}
-	}
+	n.handOver()
 	if n.web != nil {
 		// New connections are refused once the host, which has a handle of its own, has
 		// drained. These only watch over a socket; nothing can be lost in them.
@@ -390,6 +388,7 @@ func (n *node) stop(ctx context.Context) {
 			n.log.Warn("the session was not ended", "error", err)
 		}
 	}
+	n.handOver() // it may have been elected meanwhile
 	if n.leader != nil {
 		n.leader.Close()
 	}
@@ -410,6 +409,16 @@ func (n *node) stop(ctx context.Context) {
 	}
 	if n.dir != nil {
 		_ = n.dir.Close() // the lock ends with the process at the latest
+	}
+}
+
+// handOver has another member lead, when this one does.
+func (n *node) handOver() {
+	if n.cluster == nil || n.group == nil || n.leader == nil || n.group.Raft.State() != raft.Leader {
+		return
+	}
+	if err := n.group.Raft.LeadershipTransfer().Error(); err != nil {
+		n.log.Info("leadership was not handed over", "reason", err)
 	}
 }
 

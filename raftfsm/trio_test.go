@@ -105,7 +105,6 @@ func (c *trio) close() {
 		_ = m.proposer.Close(over) // what is under way is of no interest
 	}
 	for _, m := range c.members {
-		_ = m.group.Raft.Shutdown().Error()
 		m.leader.Close()
 		if err := errors.Join(m.group.Close(), m.dir.Close()); err != nil {
 			c.t.Error(err)

@@ -195,6 +195,8 @@ type bench struct {
 	index uint64
 	wait  func() (*raftfsm.Outcome, error) // of the last push
 
+	submits sync.Mutex // guards waits
+	waits   []func() (*raftfsm.Outcome, error)
 	stopped sync.Once
 }
 
@@ -224,10 +226,24 @@ func newBenchTTL(t *testing.T, ttl time.Duration) *bench {
 	return b
 }
 
+// Submit keeps what is to be waited for, for a test that does not care: Close waits too.
+func (b *bench) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*raftfsm.Outcome, error) {
+	wait := sync.OnceValues(b.Leader.Submit(batch, pushes))
+	b.submits.Lock()
+	defer b.submits.Unlock()
+	b.waits = append(b.waits, wait)
+	return wait
+}
+
 // stop ends raft and the leader, once.
 func (b *bench) stop() {
 	b.stopped.Do(func() {
 		b.raft.shutdown()
+		b.submits.Lock()
+		defer b.submits.Unlock()
+		for _, wait := range b.waits {
+			_, _ = wait() // raft has answered
+		}
 		b.Close()
 	})
 }

@@ -85,6 +85,7 @@ type Leader struct {
 	stampedAt time.Time
 	commands  []byte // of the entry that is being made
 	solo      bool   // an entry that work proposed is under way
+	closed    bool   // raft is given no more entries
 	given     uint64 // entries that raft was given
 	told      uint64 // of them, the last that is known to be answered: raft answers in order
 
@@ -94,7 +95,7 @@ type Leader struct {
 	ready chan struct{} // closed when it first leads, with the queues defined
 	quit  chan struct{}
 	done  chan struct{}
-	wg    sync.WaitGroup // entries of its own under way
+	wg    sync.WaitGroup // entries under way
 }
 
 // New starts a leader, which waits for its node to lead. Close stops it.
@@ -104,13 +105,20 @@ func New(cfg Config) *Leader {
 	return l
 }
 
-// Close stops it and waits for its entries under way. Call it once, after raft was shut
-// down or while it still runs.
+// Close stops it, gives raft nothing more, and waits for the entries under way: those that
+// raft has not taken from its queue when it is shut down are never answered. Call it once,
+// while raft still runs.
 func (l *Leader) Close() {
 	close(l.quit)
 	<-l.done
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
 	l.wg.Wait()
 }
+
+// errClosed is the answer to what comes after Close.
+var errClosed = fmt.Errorf("%w: the node is shutting down", raftfsm.ErrNotSent)
 
 // Leading reports whether the node leads now.
 func (l *Leader) Leading() bool {
@@ -216,14 +224,19 @@ type extra struct {
 
 // apply stamps an entry and gives it to raft. mu is held.
 func (l *Leader) apply(batch []byte, x extra) (wait func() (*raftfsm.Outcome, error)) {
+	if l.closed {
+		return func() (*raftfsm.Outcome, error) { return nil, errClosed }
+	}
 	entry := command.AppendEntry(make([]byte, 0, 48+len(batch)+len(x.commands)), command.Entry{
 		Time: l.time(), Batch: batch, Commands: x.commands,
 	})
 	x.commands = nil // may be used for the next entry
 	l.given++
 	number := l.given
+	l.wg.Add(1)
 	future := l.cfg.Raft.Apply(entry, applyTimeout)
 	return func() (*raftfsm.Outcome, error) {
+		defer l.wg.Done()
 		outcome, err := answer(future)
 		l.answered(number, x, outcome)
 		return outcome, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"runtime"
 	"testing"
 	"time"
 
@@ -451,4 +452,37 @@ func over(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
+}
+
+// raft does not answer what is still in its queue when it is shut down: nothing may be.
+func TestCloseWaitsForEntriesAndGivesNoMore(t *testing.T) {
+	t.Parallel()
+	b := leading(t)
+	wait := b.Leader.Submit([]byte("batch"), nil)
+	e := b.entry()
+	closed := make(chan struct{})
+	b.stopped.Do(func() { // in place of the cleanup
+		go func() { // ended by the outcome
+			b.Close()
+			close(closed)
+		}()
+	})
+	for shut := false; !shut; runtime.Gosched() {
+		b.mu.Lock()
+		shut = b.closed
+		b.mu.Unlock()
+	}
+	if _, err := b.Leader.Submit([]byte("late"), nil)(); !errors.Is(err, raftfsm.ErrNotSent) {
+		t.Error(err)
+	}
+	select {
+	case <-closed:
+		t.Error("it did not wait")
+	default:
+	}
+	e.resolve(&raftfsm.Outcome{Index: 1}, nil)
+	if _, err := wait(); err != nil {
+		t.Error(err)
+	}
+	<-closed
 }
