@@ -43,7 +43,8 @@ func (s source) FailedPage(ctx context.Context, name string, before uint64, limi
 
 // Peek implements admin.Queues.
 func (s source) Peek(ctx context.Context, name string, limit int) ([]*queue.Job, error) {
-	return s.n.queue.Peek(ctx, name, limit)
+	jobs, _, err := s.n.queue.List(ctx, name, queue.IsReady, queue.Position{}, limit)
+	return jobs, err
 }
 
 // Push implements admin.Queues.

@@ -93,6 +93,7 @@ func testStatusShape(t *testing.T, s *site) {
 		want := []string{
 			"queue", "ready", "pending", "delayed", "reserved", "failed", "enqueued", "reserved_total", "acked", "released", "failed_total",
 			"dropped_full", "dropped_payload_too_large", "dropped_shutdown", "backend_errors", "max_payload_bytes", "oldest_pending_at", "suspects",
+			"paused", "deleted", "purged", "retried",
 		}
 		if len(doc.Queues) != 1 || len(doc.Queues[0]) != len(want) {
 			t.Fatalf("%d keys are wanted: %s", len(want), text)

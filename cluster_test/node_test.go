@@ -403,9 +403,12 @@ func (n *node) status() (map[string]queueStatus, error) {
 	all := map[string]queueStatus{}
 	for _, q := range doc.Queues {
 		all[q.Queue] = q
-		// Nothing is retried here, so a job is in one place and was counted once.
-		if q.Enqueued != q.Acked+q.FailedTotal+q.waiting() {
-			n.disagree("queue %s has taken %d jobs, and acked %d, failed %d, waiting %d do not make that", q.Queue, q.Enqueued, q.Acked, q.FailedTotal, q.waiting())
+		// A job is in one place and was counted once.
+		if q.Enqueued != q.Acked+q.FailedTotal+q.Deleted+q.waiting() {
+			n.disagree("queue %s has taken %d jobs, and acked %d, failed %d, deleted %d, waiting %d do not make that", q.Queue, q.Enqueued, q.Acked, q.FailedTotal, q.Deleted, q.waiting())
+		}
+		if q.FailedTotal != q.Failed+q.Purged+q.Retried {
+			n.disagree("in queue %s %d jobs have failed, and %d that are there, %d purged, %d retried do not make that", q.Queue, q.FailedTotal, q.Failed, q.Purged, q.Retried)
 		}
 		if min(q.Pending, q.Delayed, q.Reserved, q.Failed) < 0 {
 			n.disagree("a gauge of queue %s is negative: %+v", q.Queue, q)

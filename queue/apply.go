@@ -41,6 +41,14 @@ func (s *State) Apply(env *Env, c *command.Command) (command.Result, error) {
 		return s.define(c)
 	case command.Count:
 		return s.count(c), nil
+	case command.Pause, command.Resume:
+		return s.pause(c), nil
+	case command.Clear:
+		return s.clear(env, c)
+	case command.Delete:
+		return s.deleteJob(env, c)
+	case command.RetryAll:
+		return s.retryAll(env, c)
 	}
 	return command.Result{}, fmt.Errorf("%w: command %d is not the queue's", command.ErrUnknown, c.Op)
 }
@@ -137,7 +145,7 @@ func (q *queueState) putDelayed(env *Env, j *Job, delay uint64) error {
 func (s *State) reserve(env *Env, c *command.Command) (command.Result, error) {
 	name, suspects := strings.CutSuffix(c.Queue, suspectsSuffix)
 	q := s.byName[name]
-	if q == nil || !env.Live(c.Session) {
+	if q == nil || q.paused || !env.Live(c.Session) {
 		return command.Result{Code: command.Accepted}, nil
 	}
 	l := q.line(suspects)

@@ -231,10 +231,12 @@ func TestStatusJSON(t *testing.T) {
 	}{
 		{empty.Status(false), `{"queue":"q","ready":false,"pending":0,"delayed":0,"reserved":0,"failed":0,"enqueued":0,"reserved_total":0,` +
 			`"acked":0,"released":0,"failed_total":0,"dropped_full":0,"dropped_payload_too_large":0,"dropped_shutdown":0,` +
-			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":null,"suspects":0}`},
+			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":null,"suspects":0,` +
+			`"paused":false,"deleted":0,"purged":0,"retried":0}`},
 		{st.Status(true), `{"queue":"q","ready":true,"pending":1,"delayed":0,"reserved":0,"failed":0,"enqueued":1,"reserved_total":0,` +
 			`"acked":0,"released":0,"failed_total":0,"dropped_full":0,"dropped_payload_too_large":0,"dropped_shutdown":0,` +
-			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":"1970-01-01T00:16:40Z","suspects":0}`},
+			`"backend_errors":0,"max_payload_bytes":9,"oldest_pending_at":"1970-01-01T00:16:40Z","suspects":0,` +
+			`"paused":false,"deleted":0,"purged":0,"retried":0}`},
 	} {
 		if got, err := json.Marshal(c.status); err != nil || string(got) != c.want {
 			t.Errorf("%s %v\nwant %s", got, err, c.want)

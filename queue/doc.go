@@ -13,6 +13,9 @@
 //	                                              ▼
 //	                         ready ◄── retry ── failed ── forget, purge ──► gone
 //
+// An operator may delete what is delayed or ready (Clear, Delete), and pause a queue:
+// then nothing is reserved from it.
+//
 // A ready job may be a suspect: its PHP host crashed, perhaps by it. Suspects wait in a
 // line of their own and are reserved, under another name, to run alone.
 //

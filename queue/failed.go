@@ -90,9 +90,15 @@ func (s *State) retryFailed(env *Env, c *command.Command) (command.Result, error
 	if q.full(len(old.Payload)) {
 		return failure(command.Full)
 	}
+	return s.retry(env, q, old, key)
+}
+
+// retry makes a fresh job of a failed one, whose key this is.
+func (s *State) retry(env *Env, q *queueState, old *Job, key []byte) (command.Result, error) {
 	if err := q.removeFailed(env, key); err != nil {
 		return command.Result{}, err
 	}
+	q.counters.Retried++
 	j := &Job{ID: command.JobID{Millis: env.Now, Seq: env.next()}, Payload: old.Payload, Origin: old.Origin}
 	if j.Origin == (command.JobID{}) {
 		j.Origin = old.ID
@@ -109,6 +115,7 @@ func (s *State) forgetFailed(env *Env, c *command.Command) (command.Result, erro
 	if err != nil || j == nil {
 		return command.Result{Code: command.Accepted}, err
 	}
+	q.counters.Purged++
 	return command.Result{Code: command.Accepted, Count: 1}, q.removeFailed(env, key)
 }
 
@@ -134,5 +141,6 @@ func (s *State) purgeFailed(env *Env, c *command.Command) (command.Result, error
 			return command.Result{}, err
 		}
 	}
+	q.counters.Purged += uint64(len(keys))
 	return command.Result{Code: command.Accepted, Count: uint64(len(keys)), More: q.gauges.Failed > 0}, nil
 }

@@ -27,6 +27,10 @@ var update = flag.Bool("update", false, "write what the scripts of testdata answ
 //	reserve QUEUE[/suspects] SESSION N
 //	ack|fail|release QUEUE DELIVERY [delay=5s] [cause=unsettled] [reason=it_threw] [output=half_way]
 //	retry|forget QUEUE ID, purge QUEUE
+//	pause|resume QUEUE
+//	clear QUEUE [from=3]
+//	delete QUEUE ID [from=3]                 from: its place, else it is looked up
+//	retry_all QUEUE [delay=5s] [reason=threw] [from=3] [to=9]
 //	count QUEUE [too_large=1] [shutdown=1] [backend=1]
 //	tick [5s]                                after that time
 //	commit, restart
@@ -133,6 +137,7 @@ func (s *script) run(line string) {
 var scriptOps = map[string]command.Op{
 	"push": command.Push, "ack": command.Ack, "release": command.Release, "fail": command.Fail,
 	"retry": command.RetryFailed, "forget": command.ForgetFailed, "purge": command.PurgeFailed, "count": command.Count,
+	"pause": command.Pause, "resume": command.Resume, "clear": command.Clear, "delete": command.Delete, "retry_all": command.RetryAll,
 }
 
 var scriptCauses = map[string]command.Cause{
@@ -161,6 +166,10 @@ func (s *script) command(verb, name string, words []string) {
 			c.Output = strings.ReplaceAll(value, "_", " ")
 		case key == "cause":
 			c.Cause = scriptCauses[value]
+		case key == "from":
+			c.From = s.number(value)
+		case key == "to":
+			c.To = s.number(value)
 		case key == "too_large":
 			c.TooLarge = s.number(value)
 		case key == "shutdown":
@@ -174,6 +183,11 @@ func (s *script) command(verb, name string, words []string) {
 	if c.Op == 0 {
 		s.t.Fatalf("there is no command %q", verb)
 	}
+	if number, known := s.state.Table().Number(name); c.Op == command.Delete && c.From == 0 && known {
+		var err error
+		c.From, _, err = queue.FindWaiting(s.tx(), number, c.Job)
+		s.ok(err)
+	}
 	r := s.apply(c)
 	said := fmt.Sprintf("code %d", r.Code)
 	if r.Job != (command.JobID{}) {
@@ -181,6 +195,9 @@ func (s *script) command(verb, name string, words []string) {
 	}
 	if r.Count > 0 {
 		said += fmt.Sprintf(" count %d", r.Count)
+	}
+	if r.To > 0 {
+		said += fmt.Sprintf(" from %d to %d", r.Next, r.To)
 	}
 	s.say("%s", said)
 }
@@ -273,6 +290,9 @@ func (s *script) tellState() {
 		if !st.Declared {
 			declared = " (not declared)"
 		}
+		if st.Paused {
+			declared += " (paused)"
+		}
 		s.say("%s%s: ready %d, delayed %d, reserved %d, failed %d, bytes %d", st.Name, declared, g.Ready, g.Delayed, g.Reserved, g.Failed, g.Bytes)
 		if g.Suspects > 0 {
 			s.say("  suspects %d", g.Suspects)
@@ -280,6 +300,9 @@ func (s *script) tellState() {
 		s.say("  enqueued %d, reserved %d, acked %d, released %d, failed %d", c.Enqueued, c.ReservedTotal, c.Acked, c.Released, c.FailedTotal)
 		if c.DroppedFull+c.DroppedPayloadTooLarge+c.DroppedShutdown+c.BackendErrors > 0 {
 			s.say("  full %d, too large %d, shutdown %d, backend %d", c.DroppedFull, c.DroppedPayloadTooLarge, c.DroppedShutdown, c.BackendErrors)
+		}
+		if c.Deleted+c.Purged+c.Retried > 0 {
+			s.say("  deleted %d, purged %d, retried %d", c.Deleted, c.Purged, c.Retried)
 		}
 		for _, j := range s.failed(st.Name, 100) {
 			first := ""

@@ -22,6 +22,7 @@ type Job struct {
 	Reason        string // why its last attempt ended badly
 	Output        string // what that attempt printed last, where its node could tell
 	FailedAt      int64  // unix milliseconds; failed jobs only
+	DueAt         int64  // unix milliseconds; delayed jobs that List lists only
 
 	// Of a reserved job only.
 	Lease      uint64 // new at every reservation

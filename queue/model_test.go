@@ -56,8 +56,8 @@ func (j *modelJob) spent() uint64 { return j.attempts - j.interruptions }
 
 // modelCounters is in the order of the contract: enqueued, reserved_total, acked,
 // released, failed_total, dropped_full, dropped_payload_too_large, dropped_shutdown,
-// backend_errors.
-type modelCounters [9]uint64
+// backend_errors, deleted, purged, retried.
+type modelCounters [12]uint64
 
 const (
 	enqueued = iota
@@ -69,12 +69,16 @@ const (
 	droppedTooLarge
 	droppedShutdown
 	backendErrors
+	deleted
+	purged
+	retried
 )
 
 type modelQueue struct {
 	name           string
 	limits         modelLimits
 	declared, auto bool
+	paused         bool
 	counters       modelCounters
 }
 
@@ -86,6 +90,7 @@ type model struct {
 	queues []*modelQueue // in the order they were made
 	jobs   []*modelJob
 	live   map[uint64]bool
+	marks  map[uint64]int // what turn it was when the machine said that step
 }
 
 // observed is what only the machine can choose: ids and leases. The model demands
@@ -93,9 +98,13 @@ type model struct {
 type observed struct {
 	job    command.JobID
 	leases []uint64
+	first  uint64 // number of the first job that RetryAll makes, whose ids it does not tell
+	next   uint64 // where to go on
+	to     uint64 // and how far
+	right  bool   // Delete: the job stands at that place
 }
 
-func newModel() *model { return &model{live: map[uint64]bool{}} }
+func newModel() *model { return &model{live: map[uint64]bool{}, marks: map[uint64]int{}} }
 
 func (m *model) queue(name string) *modelQueue {
 	for _, q := range m.queues {
@@ -160,11 +169,21 @@ func (m *model) apply(c *command.Command, o observed) command.Result {
 	case command.ForgetFailed:
 		if j := m.failed(q, c.Job); j != nil {
 			m.drop(j)
+			q.counters[purged]++
 			return command.Result{Code: command.Accepted, Count: 1}
 		}
 		return command.Result{Code: command.Accepted}
 	case command.PurgeFailed:
 		return m.purge(q)
+	case command.Pause, command.Resume:
+		q.paused = c.Op == command.Pause
+		return command.Result{Code: command.Accepted}
+	case command.Clear:
+		return m.clear(q, c, o)
+	case command.Delete:
+		return m.deleteJob(q, c, o)
+	case command.RetryAll:
+		return m.retryAll(q, c, o)
 	}
 	for _, j := range m.in(q, isReserved) {
 		if j.id == c.Job && j.lease == c.Lease && m.live[j.session] {
@@ -251,7 +270,7 @@ func (m *model) ready(j *modelJob) {
 func (m *model) reserve(c *command.Command, o observed) command.Result {
 	name, alone := strings.CutSuffix(c.Queue, "/suspects")
 	q := m.queue(name)
-	if q == nil || !m.live[c.Session] {
+	if q == nil || q.paused || !m.live[c.Session] {
 		return command.Result{Code: command.Accepted}
 	}
 	ready := m.line(q, alone)
@@ -443,10 +462,15 @@ func (m *model) retry(q *modelQueue, c *command.Command, o observed) command.Res
 	if m.isFull(q, old.payload) {
 		return command.Result{Code: command.Full}
 	}
+	return command.Result{Code: command.Accepted, Job: m.fresh(old, o).id}
+}
+
+func (m *model) fresh(old *modelJob, o observed) *modelJob {
 	m.drop(old)
-	j := m.enter(q, old.payload, o)
+	old.queue.counters[retried]++
+	j := m.enter(old.queue, old.payload, o)
 	j.first = old.first
-	return command.Result{Code: command.Accepted, Job: j.id}
+	return j
 }
 
 func (m *model) purge(q *modelQueue) command.Result {
@@ -457,6 +481,7 @@ func (m *model) purge(q *modelQueue) command.Result {
 	}
 	for _, j := range jobs {
 		m.drop(j)
+		q.counters[purged]++
 	}
 	return command.Result{Code: command.Accepted, Count: uint64(len(jobs)), More: more}
 }

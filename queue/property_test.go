@@ -25,6 +25,7 @@ type pair struct {
 	handed []queue.Delivery // all deliveries ever
 	all    []uint64         // all sessions ever
 	bursts int              // how many there were
+	rest   *command.Command // what a Clear or a RetryAll has left
 }
 
 var dataFiles atomic.Int64
@@ -67,6 +68,11 @@ func TestStateAgreesWithModel(t *testing.T) {
 			"commit":   p.commit,
 			"restart":  p.restart,
 			"burst":    p.burst,
+			"pause":    p.pause,
+			"clear":    p.clear,
+			"delete":   p.delete,
+			"delete2":  p.delete,
+			"retryAll": p.retryAll,
 		}
 		for range 3 { // rapid's 30 steps are few for a job that fails twice
 			rt.Repeat(actions)
@@ -80,10 +86,13 @@ var pairNames = []string{"a", "a", "a", "b", "b", "b", "c", "made", "a b", ""}
 func (p *pair) name(t *rapid.T) string { return rapid.SampledFrom(pairNames).Draw(t, "queue") }
 
 // apply gives c to both and demands the same result.
-func (p *pair) apply(c *command.Command) command.Result {
+func (p *pair) apply(c *command.Command) command.Result { return p.applySeen(c, observed{}) }
+
+// applySeen is apply with what is known of the machine before.
+func (p *pair) applySeen(c *command.Command, o observed) command.Result {
 	before := p.m.counter
 	got := p.m.apply(c)
-	o := observed{job: got.Job}
+	o.job, o.first, o.next, o.to = got.Job, before+1, got.Next, got.To
 	if c.Op == command.Reserve {
 		fresh := p.m.newer(c.Session, before)
 		p.handed = append(p.handed, fresh...)
@@ -346,13 +355,13 @@ func (p *pair) compareQueue(name string) {
 		return
 	}
 	c := st.Counters
-	got := modelCounters{c.Enqueued, c.ReservedTotal, c.Acked, c.Released, c.FailedTotal, c.DroppedFull, c.DroppedPayloadTooLarge, c.DroppedShutdown, c.BackendErrors}
+	got := modelCounters{c.Enqueued, c.ReservedTotal, c.Acked, c.Released, c.FailedTotal, c.DroppedFull, c.DroppedPayloadTooLarge, c.DroppedShutdown, c.BackendErrors, c.Deleted, c.Purged, c.Retried}
 	if got != q.counters {
 		p.Fatalf("counters of %s are %v, want %v", name, got, q.counters)
 	}
 	_, bytes := p.model.load(q)
 	ready, suspects := p.model.line(q, false), p.model.line(q, true)
-	want := queue.Stats{Name: name, Declared: q.declared, Counters: c, MaxPayloadBytes: q.limits.payload, Gauges: queue.Gauges{
+	want := queue.Stats{Name: name, Declared: q.declared, Paused: q.paused, Counters: c, MaxPayloadBytes: q.limits.payload, Gauges: queue.Gauges{
 		Ready: uint64(len(ready) + len(suspects)), Suspects: uint64(len(suspects)), Delayed: uint64(len(p.model.in(q, isDelayed))),
 		Reserved: uint64(len(p.model.in(q, isReserved))), Failed: uint64(len(p.model.in(q, isFailed))), Bytes: bytes,
 	}}
@@ -365,6 +374,16 @@ func (p *pair) compareQueue(name string) {
 	}
 	if st != want {
 		p.Fatalf("stats are %+v, want %+v", st, want)
+	}
+	g := st.Gauges
+	if in, out := c.Enqueued, g.Ready+g.Delayed+g.Reserved+c.Acked+c.FailedTotal+c.Deleted; in != out || c.FailedTotal != g.Failed+c.Purged+c.Retried {
+		p.Fatalf("%s: %d jobs came, of %d is told what became of them: %+v %+v", name, in, out, g, c)
+	}
+	if p.m.state.Table().Paused(name) != q.paused {
+		p.Fatalf("Table says that %s is paused: %v", name, !q.paused)
+	}
+	if q.paused {
+		ready, suspects = nil, nil // for whoever would reserve them
 	}
 	if n := p.m.state.Table().Ready(name); n != uint64(len(ready)) {
 		p.Fatalf("Table says %s has %d ready, want %d", name, n, len(ready))
@@ -440,6 +459,9 @@ func (p *pair) compareReserved(session uint64) {
 // drain takes out every job in order, so that the order of all of them is compared.
 func (p *pair) drain() {
 	p.openSession(nil)
+	for _, q := range p.model.queues {
+		p.apply(&command.Command{Op: command.Resume, Queue: q.name})
+	}
 	for p.model.nextDue() < math.MaxInt64 {
 		p.m.now = max(p.m.now, p.model.nextDue())
 		p.model.now = p.m.now

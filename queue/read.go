@@ -13,6 +13,7 @@ import (
 type Stats struct {
 	Name            string
 	Declared        bool // it takes pushes
+	Paused          bool // nothing is reserved from it
 	Gauges          Gauges
 	Counters        Counters
 	MaxPayloadBytes uint64
@@ -49,7 +50,7 @@ func (s *State) AllStats(tx *storage.Tx) ([]Stats, error) {
 }
 
 func (q *queueState) stats(tx *storage.Tx) (Stats, error) {
-	st := Stats{Name: q.name, Declared: q.declared, Gauges: q.gauges, Counters: q.counters, MaxPayloadBytes: q.def.MaxPayloadBytes}
+	st := Stats{Name: q.name, Declared: q.declared, Paused: q.paused, Gauges: q.gauges, Counters: q.counters, MaxPayloadBytes: q.def.MaxPayloadBytes}
 	for _, suspects := range []bool{false, true} {
 		l := q.line(suspects)
 		if l.jobs == 0 {

@@ -85,6 +85,20 @@ func generate(m *machine, r *rand.Rand, n int) (log []event, answers []string) {
 			c.Job = ids[r.IntN(len(ids))]
 		case k < 98 && r.IntN(5) == 0:
 			c.Op = command.PurgeFailed
+		case k < 98 && len(ids) > 0:
+			switch r.IntN(8) {
+			case 0:
+				c.Op, c.From = command.Clear, uint64(r.IntN(2))*m.counter
+			case 1:
+				c.Op = command.Pause
+			case 2, 3:
+				c.Op = command.Resume
+			case 4, 5:
+				c.Op, c.From, c.Reason, c.Delay = command.RetryAll, uint64(r.IntN(2))*m.counter/2, []string{"", "boo"}[r.IntN(2)], uint64(r.IntN(2000))
+			default:
+				c.Op, c.Job = command.Delete, ids[r.IntN(len(ids))]
+				c.From = c.Job.Seq
+			}
 		case k < 99 && r.IntN(4) == 0:
 			do(event{ended: session})
 			continue

@@ -60,6 +60,8 @@ type Gauges struct {
 type Counters struct {
 	Enqueued, ReservedTotal, Acked, Released, FailedTotal               uint64
 	DroppedFull, DroppedPayloadTooLarge, DroppedShutdown, BackendErrors uint64
+	Deleted                                                             uint64 // jobs deleted while they waited
+	Purged, Retried                                                     uint64 // of the failed, those deleted and those made fresh jobs
 }
 
 type queueState struct {
@@ -68,11 +70,12 @@ type queueState struct {
 	def      Definition
 	declared bool // takes pushes
 	auto     bool // was made by a push
+	paused   bool // nothing is reserved from it
 	gauges   Gauges
 	counters Counters
 	dirty    bool
 
-	// How many stand in each line, for Table.
+	// How many may be reserved from each line, for Table.
 	readyNow, suspectsNow atomic.Uint64
 
 	nextDue int64  // no delayed job is due before; a lower bound
@@ -269,6 +272,9 @@ func (q *queueState) encode() []byte {
 	if q.auto {
 		b = tagged.Uint(b, 4, 1)
 	}
+	if q.paused {
+		b = tagged.Uint(b, 5, 1)
+	}
 	for i, v := range q.figures() {
 		b = tagged.Uint(b, uint64(16+i), *v)
 	}
@@ -284,6 +290,7 @@ func (q *queueState) figures() []*uint64 {
 		&c.Enqueued, &c.ReservedTotal, &c.Acked, &c.Released, &c.FailedTotal,
 		&c.DroppedFull, &c.DroppedPayloadTooLarge, &c.DroppedShutdown, &c.BackendErrors,
 		&g.Suspects,
+		&c.Deleted, &c.Purged, &c.Retried,
 	}
 }
 
@@ -305,6 +312,8 @@ func decodeQueueState(p []byte) (*queueState, error) {
 			q.declared = r.Uint() == 1
 		case tag == 4:
 			q.auto = r.Uint() == 1
+		case tag == 5:
+			q.paused = r.Uint() == 1
 		case tag >= 16 && tag-16 < uint64(len(figures)):
 			*figures[tag-16] = r.Uint()
 		default:

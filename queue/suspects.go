@@ -27,8 +27,13 @@ func (q *queueState) line(suspects bool) line {
 	return line{readyName, q.gauges.Ready - q.gauges.Suspects, q.head}
 }
 
-// show tells the Table how many stand in each line.
+// show tells the Table how many may be reserved from each line.
 func (q *queueState) show() {
+	if q.paused {
+		q.readyNow.Store(0)
+		q.suspectsNow.Store(0)
+		return
+	}
 	q.readyNow.Store(q.line(false).jobs)
 	q.suspectsNow.Store(q.line(true).jobs)
 }

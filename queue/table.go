@@ -14,6 +14,7 @@ type Table struct {
 type tableEntry struct {
 	id         uint32
 	declared   bool
+	paused     bool
 	maxPayload uint64
 	ready      *atomic.Uint64 // the queue's own
 }
@@ -29,6 +30,9 @@ func (t *Table) Ready(name string) uint64 {
 	}
 	return 0
 }
+
+// Paused reports whether nothing is reserved from the queue.
+func (t *Table) Paused(name string) bool { return t.queues[name].paused }
 
 // Declared reports whether the queue takes pushes, and the largest payload that it
 // takes, in bytes; 0: no limit of its own.
@@ -49,11 +53,11 @@ func (t *Table) Number(name string) (id uint32, ok bool) {
 // Table returns the queues as they are now. It may be called from anywhere.
 func (s *State) Table() *Table { return s.table.Load() }
 
-// publish makes the table anew, after a queue was added or defined.
+// publish makes the table anew, after a queue was added, defined, paused or resumed.
 func (s *State) publish() {
 	t := &Table{queues: make(map[string]tableEntry, len(s.byID)), suspects: make(map[string]*atomic.Uint64, len(s.byID)), autoCreate: s.autoCreate, maxPayload: s.defaults.MaxPayloadBytes}
 	for _, q := range s.byID {
-		t.queues[q.name] = tableEntry{q.id, q.declared, q.def.MaxPayloadBytes, &q.readyNow}
+		t.queues[q.name] = tableEntry{q.id, q.declared, q.paused, q.def.MaxPayloadBytes, &q.readyNow}
 		t.suspects[Suspects(q.name)] = &q.suspectsNow
 	}
 	s.table.Store(t)

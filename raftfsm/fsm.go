@@ -376,8 +376,11 @@ func (f *FSM) Err() error {
 // Queues lists the queues without waiting for the lock.
 func (f *FSM) Queues() *queue.Table { return f.queue.Table() }
 
-// Ready returns how many jobs of a queue are ready, without waiting for the lock.
+// Ready returns how many jobs of a queue may be reserved, without waiting for the lock.
 func (f *FSM) Ready(name string) uint64 { return f.Queues().Ready(name) }
+
+// Paused reports whether nothing is reserved from a queue, without waiting for the lock.
+func (f *FSM) Paused(name string) bool { return f.Queues().Paused(name) }
 
 // Inspect calls g with the state and the open transaction. g is short: nothing is
 // applied meanwhile.

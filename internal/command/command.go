@@ -29,6 +29,11 @@ const (
 	ForgetFailed Op = 21
 	PurgeFailed  Op = 22
 	Count        Op = 23
+	Pause        Op = 24
+	Resume       Op = 25
+	Clear        Op = 26
+	Delete       Op = 27
+	RetryAll     Op = 28
 )
 
 // Cause says why a job is released.
@@ -123,6 +128,8 @@ type Command struct {
 	Shutdown    uint64 // Count: pushes refused while shutting down
 	Backend     uint64 // Count: calls that failed with code 5
 	Output      string // what the attempt printed last
+	From        uint64 // Clear, RetryAll: where to go on, Result.Next of the one before; Delete: the job's place
+	To          uint64 // RetryAll: where to end, Result.To of the first; 0: at what has failed by now
 }
 
 // The tags of a command's fields. Append-only.
@@ -146,6 +153,8 @@ const (
 	tagShutdown    = 17
 	tagBackend     = 18
 	tagOutput      = 20
+	tagFrom        = 21
+	tagTo          = 22
 )
 
 // fieldsOf says which tags a command may carry: one bit a tag.
@@ -163,6 +172,11 @@ var fieldsOf = map[Op]uint32{
 	ForgetFailed: bits(tagQueue, tagMillis, tagSeq),
 	PurgeFailed:  bits(tagQueue),
 	Count:        bits(tagQueue, tagTooLarge, tagShutdown, tagBackend),
+	Pause:        bits(tagQueue),
+	Resume:       bits(tagQueue),
+	Clear:        bits(tagQueue, tagFrom),
+	Delete:       bits(tagQueue, tagMillis, tagSeq, tagFrom),
+	RetryAll:     bits(tagQueue, tagReason, tagDelay, tagFrom, tagTo),
 }
 
 type knownOp struct {
@@ -210,6 +224,8 @@ func (c *Command) fields() (m uint32) {
 		{tagShutdown, c.Shutdown != 0},
 		{tagBackend, c.Backend != 0},
 		{tagOutput, c.Output != ""},
+		{tagFrom, c.From != 0},
+		{tagTo, c.To != 0},
 	} {
 		if f.set {
 			m |= 1 << f.tag
@@ -252,6 +268,8 @@ func (c *Command) Append(b []byte) ([]byte, error) {
 	b = tagged.Uint(b, tagShutdown, c.Shutdown)
 	b = tagged.Uint(b, tagBackend, c.Backend)
 	b = tagged.Bytes(b, tagOutput, c.Output)
+	b = tagged.Uint(b, tagFrom, c.From)
+	b = tagged.Uint(b, tagTo, c.To)
 	n := len(b) - at
 	if n > MaxCommand {
 		return b[:start], ErrTooLarge
@@ -345,6 +363,10 @@ func (c *Command) set(tag uint64, r *tagged.Reader) {
 		c.Backend = r.Uint()
 	case tagOutput:
 		c.Output = string(r.Bytes())
+	case tagFrom:
+		c.From = r.Uint()
+	case tagTo:
+		c.To = r.Uint()
 	}
 }
 

@@ -32,6 +32,11 @@
 //	ForgetFailed    queue, job
 //	PurgeFailed     queue                  1,000 at most; answers whether more is left
 //	Count           queue, three counters  of what never reached the log
+//	Pause           queue                  nothing is reserved from it
+//	Resume          queue
+//	Clear           queue, from            deletes waiting jobs, 1,000 at most; answers where to go on
+//	Delete          queue, job, from       one that waits at that place, or has failed
+//	RetryAll        queue, reason, delay, from, to  failed jobs, 1,000 at most are looked at; answers where to go on
 //
 // Numbers of commands and of fields are append-only. A command or a field that this
 // version does not know stops the node: it must not guess.

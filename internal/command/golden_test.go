@@ -21,6 +21,7 @@ var opNames = map[Op]string{
 	OpenSession: "OpenSession", EndSession: "EndSession", Define: "Define", Tick: "Tick", Reserve: "Reserve",
 	Push: "Push", Ack: "Ack", Release: "Release", Fail: "Fail",
 	RetryFailed: "RetryFailed", ForgetFailed: "ForgetFailed", PurgeFailed: "PurgeFailed", Count: "Count",
+	Pause: "Pause", Resume: "Resume", Clear: "Clear", Delete: "Delete", RetryAll: "RetryAll",
 }
 
 // full holds each command with all its fields set.
@@ -38,6 +39,11 @@ var full = []Command{
 	{Op: ForgetFailed, Queue: "mail", Job: JobID{1763849472123, 57}},
 	{Op: PurgeFailed, Queue: "mail"},
 	{Op: Count, Queue: "mail", TooLarge: 1, Shutdown: 2, Backend: 128},
+	{Op: Pause, Queue: "mail"},
+	{Op: Resume, Queue: "mail"},
+	{Op: Clear, Queue: "mail", From: 900},
+	{Op: Delete, Queue: "mail", Job: JobID{1763849472123, 57}, From: 58},
+	{Op: RetryAll, Queue: "mail", Reason: "it threw", Delay: 3_600_000, From: 58, To: math.MaxUint64},
 }
 
 // encodings lists what the golden file holds, with a name each.
@@ -72,6 +78,7 @@ func encodings(t testing.TB) (names []string, encoded [][]byte) {
 	add("Entry empty", AppendEntry(nil, Entry{}))
 	add("Entry of all commands", AppendEntry(nil, Entry{Time: 1763849472123, Commands: all}))
 	add("Result full", AppendResult(nil, Result{Code: UnknownQueue, Job: JobID{1763849472123, 57}, Session: 300, Count: 1000, More: true}))
+	add("Result longest", AppendResult(nil, Result{Code: UnknownQueue, Job: JobID{math.MaxInt64, math.MaxUint64}, Session: math.MaxUint64, Count: math.MaxUint64, More: true, Next: math.MaxUint64, To: math.MaxUint64}))
 	add("Result minimal", AppendResult(nil, Result{}))
 	return names, encoded
 }
@@ -171,7 +178,7 @@ func clearField(c *Command, tag uint64) {
 		tagQueue: "Queue", tagLease: "Lease", tagPayload: "Payload", tagDelay: "Delay", tagReason: "Reason",
 		tagCause: "Cause", tagSession: "Session", tagNode: "Node", tagNumber: "Number", tagPool: "Pool", tagCount: "Count",
 		tagHash: "Hash", tagDefinitions: "Definitions", tagTooLarge: "TooLarge", tagShutdown: "Shutdown", tagBackend: "Backend",
-		tagOutput: "Output",
+		tagOutput: "Output", tagFrom: "From", tagTo: "To",
 	}
 	switch tag {
 	case tagMillis:
@@ -197,7 +204,7 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	results := []Result{{}, {Code: Accepted, Job: JobID{1, 2}}, {Code: Failure}, {Code: Accepted, Session: 9}, {Code: Accepted, Count: 1000, More: true}}
+	results := []Result{{}, {Code: Accepted, Job: JobID{1, 2}}, {Code: Failure}, {Code: Accepted, Session: 9}, {Code: Accepted, Count: 1000, More: true}, {Code: Full, Count: 3, Next: math.MaxUint64, To: 1 << 60}}
 	var b []byte
 	for _, r := range results {
 		b = AppendResult(b, r)

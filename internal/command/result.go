@@ -25,13 +25,15 @@ type Result struct {
 	Code    Code
 	Job     JobID  // Push, RetryFailed: the new job
 	Session uint64 // OpenSession: the session's id
-	Count   uint64 // ForgetFailed, PurgeFailed, Reserve: how many
-	More    bool   // PurgeFailed: over MaxRecords, call again
+	Count   uint64 // ForgetFailed, PurgeFailed, Clear, Delete, RetryAll, Reserve: how many
+	More    bool   // PurgeFailed, Clear, RetryAll: over MaxRecords, call again
+	Next    uint64 // Clear, RetryAll: From of that call
+	To      uint64 // RetryAll: To of that call
 }
 
 // AppendResult appends the encoded result, behind its length, to b.
 func AppendResult(b []byte, r Result) []byte {
-	b = append(b, 0) // the length: five fields take under 60 bytes
+	b = append(b, 0) // the length: eight fields take under 80 bytes
 	at := len(b)
 	b = tagged.Uint(b, 1, uint64(r.Code))
 	b = tagged.Uint(b, 2, uint64(r.Job.Millis))
@@ -41,6 +43,8 @@ func AppendResult(b []byte, r Result) []byte {
 	if r.More {
 		b = tagged.Uint(b, 6, 1)
 	}
+	b = tagged.Uint(b, 7, r.Next)
+	b = tagged.Uint(b, 8, r.To)
 	b[at-1] = byte(len(b) - at)
 	return b
 }
@@ -66,6 +70,10 @@ func DecodeResult(b []byte) (r Result, rest []byte, err error) {
 			r.Count = t.Uint()
 		case 6:
 			r.More = t.Uint() == 1
+		case 7:
+			r.Next = t.Uint()
+		case 8:
+			r.To = t.Uint()
 		default:
 			t.Unknown(tag)
 		}

@@ -172,15 +172,17 @@ func TestMalformedFramesCloseTheConnection(t *testing.T) {
 // reference is one queue of status with its keys in their order, as in docs/php-api.md.
 const reference = `{"queue":"q","ready":true,"pending":1,"delayed":2,"reserved":3,"failed":4,"enqueued":11,"reserved_total":12,` +
 	`"acked":13,"released":14,"failed_total":15,"dropped_full":16,"dropped_payload_too_large":17,"dropped_shutdown":18,` +
-	`"backend_errors":19,"max_payload_bytes":1024,"oldest_pending_at":"2025-11-22T22:57:52.123Z","suspects":6}`
+	`"backend_errors":19,"max_payload_bytes":1024,"oldest_pending_at":"2025-11-22T22:57:52.123Z","suspects":6,"paused":true,` +
+	`"deleted":20,"purged":21,"retried":22}`
 
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	full := queue.Stats{
-		Name: "q", Declared: true, Gauges: queue.Gauges{Ready: 1, Delayed: 2, Reserved: 3, Failed: 4, Bytes: 5, Suspects: 6},
+		Name: "q", Declared: true, Paused: true, Gauges: queue.Gauges{Ready: 1, Delayed: 2, Reserved: 3, Failed: 4, Bytes: 5, Suspects: 6},
 		Counters: queue.Counters{
 			Enqueued: 11, ReservedTotal: 12, Acked: 13, Released: 14, FailedTotal: 15, DroppedFull: 16,
 			DroppedPayloadTooLarge: 17, DroppedShutdown: 18, BackendErrors: 19,
+			Deleted: 20, Purged: 21, Retried: 22,
 		},
 		MaxPayloadBytes: 1024, OldestPending: time.UnixMilli(1763852272123),
 	}
@@ -194,7 +196,7 @@ func TestStatus(t *testing.T) {
 	_, body := b.call(request(link.Status, "no"))
 	unknown := object(t, body)["queues"].([]any)[0].(map[string]any)
 	for key, v := range unknown {
-		if want := map[string]any{"queue": "no", "ready": false, "oldest_pending_at": nil}[key]; v != want && (v != float64(0) || want != nil) {
+		if want := map[string]any{"queue": "no", "ready": false, "paused": false, "oldest_pending_at": nil}[key]; v != want && (v != float64(0) || want != nil) {
 			t.Errorf("%s is %v", key, v)
 		}
 	}

@@ -111,7 +111,7 @@ func (l *Leader) seat(pushes []raftfsm.QueueCount) {
 		}
 	}
 	for _, p := range pushes {
-		if q := b.queues[p.Queue]; q != nil {
+		if q := b.queues[p.Queue]; q != nil && !l.cfg.State.Paused(p.Queue) {
 			q.pushed += p.Count
 		}
 	}

@@ -106,6 +106,17 @@ func TestTheOwnNodeIsKnownHoweverItsSessionIsLearned(t *testing.T) {
 	wantShare(t, b.push("q", 1), map[uint64]int{30: 1})
 }
 
+// What is pushed to a paused queue is offered to nobody: it would not be reserved.
+func TestAPausedQueueIsNotOffered(t *testing.T) {
+	t.Parallel()
+	b := leading(t)
+	b.offer(7, 2, "q")
+	b.state.set(func() { b.state.paused = "q" })
+	wantShare(t, b.push("q", 1), map[uint64]int{})
+	b.state.set(func() { b.state.paused = "" })
+	wantShare(t, b.push("q", 1), map[uint64]int{7: 1})
+}
+
 func TestNodesAreNotGivenMoreThanThereIs(t *testing.T) {
 	t.Parallel()
 	b := leading(t)

@@ -49,6 +49,7 @@ type stillState struct {
 }
 
 func (s stillState) Ready(string) uint64         { return s.ready }
+func (stillState) Paused(string) bool            { return false }
 func (stillState) NextTick() (due, now int64)    { return math.MaxInt64, 0 }
 func (stillState) DefinitionsHash() string       { return "" }
 func (stillState) Watch() <-chan struct{}        { return nil }

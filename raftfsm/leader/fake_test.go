@@ -124,6 +124,7 @@ func (r *fakeRaft) LeaderCh() <-chan bool { return r.lead }
 type fakeState struct {
 	mu       sync.Mutex
 	ready    map[string]uint64
+	paused   string // the queue that is
 	due      int64
 	now      int64
 	hash     string
@@ -136,6 +137,12 @@ func (s *fakeState) Ready(queue string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ready[queue]
+}
+
+func (s *fakeState) Paused(queue string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return queue == s.paused
 }
 
 func (s *fakeState) NextTick() (due, now int64) {

@@ -35,7 +35,8 @@ type Raft interface {
 
 // State is the part of *raftfsm.FSM that a leader needs.
 type State interface {
-	Ready(queue string) uint64
+	Ready(queue string) uint64 // 0 of a paused one
+	Paused(queue string) bool
 	NextTick() (due, now int64)
 	DefinitionsHash() string
 	Watch() <-chan struct{}
