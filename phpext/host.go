@@ -17,6 +17,7 @@ import (
 
 	"github.com/dunglas/frankenphp"
 
+	"pogod/internal/certificate"
 	"pogod/internal/link"
 	"pogod/phpext/ext"
 	"pogod/phpext/web"
@@ -47,10 +48,10 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 	if err := prepare(spec); err != nil {
 		return err
 	}
-	var certificate *web.Certificate
+	var cert *certificate.Certificate
 	if spec.Web != nil && spec.Web.Cert != "" {
 		var err error
-		if certificate, err = web.LoadCertificate(spec.Web.Cert, spec.Web.Key, log); err != nil {
+		if cert, err = certificate.Load("the web server", spec.Web.Cert, spec.Web.Key, log); err != nil {
 			return err
 		}
 	}
@@ -97,7 +98,7 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 		}
 	}
 	if spec.Web != nil {
-		work.Go(func() { h.pages(ln, certificate) }) // ended by Drain; else it ends with the process
+		work.Go(func() { h.pages(ln, cert) }) // ended by Drain; else it ends with the process
 	}
 	h.out.send(link.Request(nil, link.Ready).String(frankenphp.Version().Version))
 
@@ -252,8 +253,8 @@ func (h *host) nudge(slot int, lease uint64) {
 }
 
 // pages serves the web until Drain or Retire, and then until its last request has ended.
-// certificate is nil without TLS.
-func (h *host) pages(ln net.Listener, certificate *web.Certificate) {
+// cert is nil without TLS.
+func (h *host) pages(ln net.Listener, cert *certificate.Certificate) {
 	var handler http.Handler = web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log))
 	logged, end, err := h.logged(handler)
 	if err != nil {
@@ -273,8 +274,8 @@ func (h *host) pages(ln net.Listener, certificate *web.Certificate) {
 		close(stopped)
 	}()
 	serve := func() error { return srv.Serve(ln) }
-	if certificate != nil {
-		serve = func() error { return srv.ServeTLS(ln, certificate) }
+	if cert != nil {
+		serve = func() error { return srv.ServeTLS(ln, cert) }
 	}
 	if err := serve(); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		h.log.Error("pages are no longer served", "error", err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pogod/internal/certificate"
 )
 
 // Bounds of a client's connection.
@@ -85,8 +87,8 @@ func (s *Server) announceLocked() {
 func (s *Server) Serve(ln net.Listener) error { return s.serve(s.http.Serve(ln)) }
 
 // ServeTLS is Serve, with TLS.
-func (s *Server) ServeTLS(ln net.Listener, c *Certificate) error {
-	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+func (s *Server) ServeTLS(ln net.Listener, c *certificate.Certificate) error {
+	s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.Get}
 	return s.serve(s.http.ServeTLS(ln, "", ""))
 }
 

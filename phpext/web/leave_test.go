@@ -1,132 +1,22 @@
 package web
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"pogod/internal/certificate"
+	"pogod/internal/certificate/certtest"
 )
 
 // pemFiles names the files of a certificate in a directory.
 func pemFiles(dir string) (cert, key string) {
 	return filepath.Join(dir, "web.crt"), filepath.Join(dir, "web.key")
-}
-
-// issue writes a certificate for 127.0.0.1 that is its own authority.
-func issue(t *testing.T, serial int64, cert, key string) *x509.CertPool {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: pkcs8}} {
-		if name == "" {
-			continue
-		}
-		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	pool := x509.NewCertPool()
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool.AddCert(parsed)
-	return pool
-}
-
-func TestCertificateFollowsItsFiles(t *testing.T) {
-	t.Parallel()
-	cert, key := pemFiles(t.TempDir())
-	issue(t, 1, cert, key)
-	c, err := LoadCertificate(cert, key, discard())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.every != lookEvery {
-		t.Error(c.every)
-	}
-	c.every = 0
-	serial := func() int64 {
-		t.Helper()
-		got, err := c.get(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return got.Leaf.SerialNumber.Int64()
-	}
-	loaded, _ := c.get(nil)
-	if again, _ := c.get(nil); again != loaded || serial() != 1 {
-		t.Error("it was loaded again, though nothing has changed")
-	}
-	issue(t, 2, cert, key)
-	if got := serial(); got != 2 {
-		t.Error(got)
-	}
-	next := filepath.Join(t.TempDir(), "key") // a renewal writes one file after the other
-	issue(t, 3, cert, next)
-	if got := serial(); got != 2 {
-		t.Error("a certificate whose key is another's:", got)
-	}
-	if err := os.Rename(next, key); err != nil {
-		t.Fatal(err)
-	}
-	if got := serial(); got != 3 {
-		t.Error(got)
-	}
-	if err := os.Remove(cert); err != nil {
-		t.Fatal(err)
-	}
-	if got := serial(); got != 3 {
-		t.Error(got)
-	}
-	issue(t, 4, cert, key)
-	if got := serial(); got != 4 {
-		t.Error(got)
-	}
-	c.every = time.Hour
-	issue(t, 5, cert, key)
-	if got := serial(); got != 4 {
-		t.Error("it looks more often than it should:", got)
-	}
-}
-
-func TestLoadCertificateRefuses(t *testing.T) {
-	t.Parallel()
-	cert, key := pemFiles(t.TempDir())
-	if _, err := LoadCertificate(cert, key, discard()); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
-	}
-	issue(t, 1, cert, key)
-	issue(t, 2, "", key)
-	if _, err := LoadCertificate(cert, key, discard()); err == nil || !strings.Contains(err.Error(), cert) {
-		t.Error(err)
-	}
 }
 
 // Over HTTP/2, with and without TLS, a server that leaves answers what runs and what comes
@@ -152,9 +42,9 @@ func TestLeaveHTTP2(t *testing.T) {
 			ended := make(chan error, 1)
 			if scheme == "https" {
 				cert, key := pemFiles(t.TempDir())
-				transport.TLSClientConfig = &tls.Config{RootCAs: issue(t, 1, cert, key)}
+				transport.TLSClientConfig = &tls.Config{RootCAs: certtest.Issue(t, 1, cert, key)}
 				transport.Protocols.SetHTTP2(true)
-				c, err := LoadCertificate(cert, key, discard())
+				c, err := certificate.Load("the web server", cert, key, discard())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -222,8 +112,8 @@ func TestLeaveIdleHTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	cert, key := pemFiles(t.TempDir())
-	roots := issue(t, 1, cert, key)
-	c, err := LoadCertificate(cert, key, discard())
+	roots := certtest.Issue(t, 1, cert, key)
+	c, err := certificate.Load("the web server", cert, key, discard())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,5 @@
-package web
+// Package certificate serves TLS from files that may change: a renewal needs no restart.
+package certificate
 
 import (
 	"crypto/tls"
@@ -16,9 +17,9 @@ const lookEvery = time.Second
 // Certificate is a certificate and its key in two PEM files, which are loaded again when
 // they have changed. While they make no sense, the last that did is used.
 type Certificate struct {
-	cert, key string
-	log       *slog.Logger
-	every     time.Duration
+	what, cert, key string
+	log             *slog.Logger
+	every           time.Duration
 
 	mu     sync.Mutex // guards the rest
 	loaded *tls.Certificate
@@ -26,25 +27,25 @@ type Certificate struct {
 	seen   [2]os.FileInfo // of cert and key, before they were loaded, with success or not
 }
 
-// LoadCertificate loads a certificate.
-func LoadCertificate(cert, key string, log *slog.Logger) (*Certificate, error) {
-	c := &Certificate{cert: cert, key: key, log: log, every: lookEvery}
+// Load loads the certificate of a server, which what names in the log, as "the web server".
+func Load(what, cert, key string, log *slog.Logger) (*Certificate, error) {
+	c := &Certificate{what: what, cert: cert, key: key, log: log, every: lookEvery}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, err := c.loadLocked()
 	return c, err
 }
 
-// get is a tls.Config's GetCertificate.
-func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// Get is a tls.Config's GetCertificate.
+func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.looked) >= c.every {
 		switch changed, err := c.loadLocked(); {
 		case err != nil && changed:
-			c.log.Error("the web server's certificate has changed and cannot be used: the one from before stays", "cert", c.cert, "key", c.key, "error", err)
+			c.log.Error("the certificate of "+c.what+" has changed and cannot be used: the one from before stays", "cert", c.cert, "key", c.key, "error", err)
 		case changed:
-			c.log.Info("the web server's certificate has changed", "cert", c.cert)
+			c.log.Info("the certificate of "+c.what+" has changed", "cert", c.cert)
 		}
 	}
 	return c.loaded, nil
