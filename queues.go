@@ -41,10 +41,9 @@ func (s source) FailedPage(ctx context.Context, name string, before uint64, limi
 	return s.n.queue.FailedPage(ctx, name, before, limit)
 }
 
-// Peek implements admin.Queues.
-func (s source) Peek(ctx context.Context, name string, limit int) ([]*queue.Job, error) {
-	jobs, _, err := s.n.queue.List(ctx, name, queue.IsReady, queue.Position{}, limit)
-	return jobs, err
+// List implements admin.Queues.
+func (s source) List(ctx context.Context, name string, state queue.JobState, after queue.Position, limit int) ([]*queue.Job, queue.Position, error) {
+	return s.n.queue.List(ctx, name, state, after, limit)
 }
 
 // Push implements admin.Queues.
@@ -65,6 +64,27 @@ func (s source) ForgetFailed(ctx context.Context, name, id string) (uint64, erro
 // PurgeFailed implements admin.Queues.
 func (s source) PurgeFailed(ctx context.Context, name string) (uint64, error) {
 	return s.n.queue.PurgeFailed(ctx, name)
+}
+
+// RetryAll implements admin.Queues.
+func (s source) RetryAll(ctx context.Context, name string, f queue.Filter) (uint64, error) {
+	return s.n.queue.RetryAll(ctx, name, f)
+}
+
+// Pause implements admin.Queues.
+func (s source) Pause(ctx context.Context, name string) error { return s.n.queue.Pause(ctx, name) }
+
+// Resume implements admin.Queues.
+func (s source) Resume(ctx context.Context, name string) error { return s.n.queue.Resume(ctx, name) }
+
+// Clear implements admin.Queues.
+func (s source) Clear(ctx context.Context, name string) (uint64, error) {
+	return s.n.queue.Clear(ctx, name)
+}
+
+// Delete implements admin.Queues.
+func (s source) Delete(ctx context.Context, name, id string) error {
+	return s.n.queue.Delete(ctx, name, id)
 }
 
 var _ admin.Queues = source{}

@@ -122,22 +122,19 @@ func (n *node) start(ctx context.Context) (err error) {
 	if err := n.addressesFree(); err != nil {
 		return err
 	}
+	access, err := n.readAccess()
+	if err != nil {
+		return err
+	}
 	if err := n.startGroup(ctx); err != nil {
 		return err
 	}
 	if err := n.startPHP(life); err != nil {
 		return err
 	}
-	ln, err := bind(n.cfg.Admin.Listen, "[admin] listen")
-	if err != nil {
+	if err := n.serveAdmin(access); err != nil {
 		return err
 	}
-	n.admin = admin.New(ln, source{n}, n.clusterView(), n.log)
-	go func() { // ended by Shutdown
-		if err := n.admin.Serve(); err != nil {
-			n.log.Error("the admin endpoint ended", "error", err)
-		}
-	}()
 	n.reporter.Add(1)
 	go n.report(life) // ended by stop, which cancels life
 	n.reloads(life)
@@ -473,7 +470,11 @@ func (n *node) banner(w io.Writer) {
 	} else {
 		fmt.Fprintln(w, "  pages    none: this pogod was built without PHP")
 	}
-	fmt.Fprintf(w, "  status   http://%s/status, or pogod status\n", n.admin.Addr())
+	scheme := "http"
+	if n.cfg.Admin.TLS != (config.TLS{}) {
+		scheme = "https"
+	}
+	fmt.Fprintf(w, "  status   %s://%s/status, or pogod status\n", scheme, n.admin.Addr())
 	fmt.Fprintf(w, "  data     %s\n", n.dir.Path)
 	if n.cluster != nil {
 		fmt.Fprintf(w, "  cluster  node %s at %s\n", n.dir.NodeID(), n.cfg.Cluster.Advertise)

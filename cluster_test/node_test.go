@@ -320,6 +320,7 @@ type queueStatus struct {
 	Pending, Delayed, Reserved int
 	Failed, Enqueued, Acked    int
 	FailedTotal                int `json:"failed_total"`
+	Deleted, Purged, Retried   int
 	ReservedTotal              int `json:"reserved_total"`
 	DroppedFull                int `json:"dropped_full"`
 }

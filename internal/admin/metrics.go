@@ -103,6 +103,10 @@ var (
 	queueReleased  = counter("queue_released", "Jobs released, by their handler or by the node.", "queue")
 	queueFailed    = counter("queue_failed", "Jobs that failed.", "queue")
 	queueDropped   = counter("queue_dropped", "Pushes refused.", "queue", "reason")
+	queuePaused    = gauge("queue_paused", "1 while the queue is paused: it takes jobs and hands none out.", "queue")
+	queueDeleted   = counter("queue_deleted", "Jobs deleted while they waited.", "queue")
+	queuePurged    = counter("queue_purged", "Failed jobs deleted.", "queue")
+	queueRetried   = counter("queue_retried", "Failed jobs made fresh ones.", "queue")
 	queueErrors    = counter("queue_backend_errors", "Calls that answered 5 for the node's own reasons.", "queue")
 	queuesOmitted  = gauge("queues_omitted", "Queues that have no series here: only the first 1,000 by name have.")
 
@@ -193,6 +197,10 @@ func (s sink) queues(all []Queue) {
 		s.put(queueDropped, float64(q.DroppedFull), q.Queue, "full")
 		s.put(queueDropped, float64(q.DroppedPayloadTooLarge), q.Queue, "payload_too_large")
 		s.put(queueDropped, float64(q.DroppedShutdown), q.Queue, "shutdown")
+		s.put(queuePaused, flag(q.Paused), q.Queue)
+		s.put(queueDeleted, float64(q.Deleted), q.Queue)
+		s.put(queuePurged, float64(q.Purged), q.Queue)
+		s.put(queueRetried, float64(q.Retried), q.Queue)
 		s.put(queueErrors, float64(q.BackendErrors), q.Queue)
 	}
 }

@@ -20,7 +20,8 @@ import (
 
 // MaxPush bounds the body of a push: a payload as long as one may be as a JSON string,
 // and what stands around it. A longer one is
-// refused, and its connection closed, before it was read.
+// refused, and its connection closed, before it was read; so is one over maxBody that the
+// budget has nothing left for.
 const MaxPush = 16<<20 + maxBody
 
 // maxDelay of a push: ten years, as for PHP.
@@ -32,6 +33,22 @@ type Job struct {
 	Delay   float64 `json:"delay,omitempty"` // seconds until it is ready, to the millisecond
 }
 
+// bodyAllowed is bodyBound for a body that is read next, with a share of the budget if it
+// is long.
+func (s *Server) bodyAllowed(h *fasthttp.RequestHeader) int {
+	bound, length := s.bodyBound(h), h.ContentLength()
+	if length == -1 { // chunked: nobody knows
+		length = bound
+	}
+	if length <= maxBody || length > bound {
+		return bound
+	}
+	if !s.budget.take(h, length, time.Now()) {
+		return maxBody
+	}
+	return bound
+}
+
 // bodyBound returns how long the body of a request may be, from its headers: only a push
 // may be long, and only one that is taken by its headers.
 func (s *Server) bodyBound(h *fasthttp.RequestHeader) int {
@@ -40,6 +57,9 @@ func (s *Server) bodyBound(h *fasthttp.RequestHeader) int {
 		return maxBody
 	}
 	if status, _ := foreign(h); status != 0 {
+		return maxBody
+	}
+	if who, _, ok := s.bearer(h); !ok || who.Role < RoleOperate {
 		return maxBody
 	}
 	return MaxPush

@@ -25,8 +25,8 @@ type Queues interface {
 	Queue(ctx context.Context, name string) (Queue, error)
 	// FailedPage lists failed jobs as queue.Client does.
 	FailedPage(ctx context.Context, name string, before uint64, limit int) (jobs []*queue.Job, next uint64, err error)
-	// Peek lists ready jobs as queue.Client does.
-	Peek(ctx context.Context, name string, limit int) ([]*queue.Job, error)
+	// List lists the jobs of a state as queue.Client does.
+	List(ctx context.Context, name string, state queue.JobState, after queue.Position, limit int) (jobs []*queue.Job, next queue.Position, err error)
 	// Push adds a job and returns its id.
 	Push(ctx context.Context, name string, payload []byte, delay time.Duration) (command.JobID, error)
 	// RetryFailed makes a fresh job of a failed one and returns its id.
@@ -35,6 +35,16 @@ type Queues interface {
 	ForgetFailed(ctx context.Context, name, id string) (uint64, error)
 	// PurgeFailed deletes all failed jobs and returns how many, with an error too.
 	PurgeFailed(ctx context.Context, name string) (uint64, error)
+	// RetryAll makes fresh jobs of failed ones and returns how many, with an error too.
+	RetryAll(ctx context.Context, name string, f queue.Filter) (uint64, error)
+	// Pause has nothing more handed out, until Resume.
+	Pause(ctx context.Context, name string) error
+	// Resume ends a Pause.
+	Resume(ctx context.Context, name string) error
+	// Clear deletes the jobs that wait and returns how many, with an error too.
+	Clear(ctx context.Context, name string) (uint64, error)
+	// Delete deletes one job that waits or has failed.
+	Delete(ctx context.Context, name, id string) error
 }
 
 // QueuesPath is where the queues are; QueuePath makes the paths below it.
@@ -42,8 +52,12 @@ const QueuesPath = "/api/v1/queues" // GET
 
 // QueuePath returns the path of a queue (GET) and of what is below it:
 //
-//	QueuePath(name, "jobs")                GET, POST
+//	QueuePath(name, "jobs")                GET, POST, DELETE
+//	QueuePath(name, "jobs", id)            DELETE
+//	QueuePath(name, "pause")               POST
+//	QueuePath(name, "resume")              POST
 //	QueuePath(name, "failed")              GET, DELETE
+//	QueuePath(name, "failed", "retry")     POST
 //	QueuePath(name, "failed", id)          DELETE
 //	QueuePath(name, "failed", id, "retry") POST
 func QueuePath(name string, below ...string) string {
@@ -64,7 +78,7 @@ const (
 	maxPage = 1000
 )
 
-// changeTimeout bounds a purge, which is many commands; each has its push_timeout.
+// changeTimeout bounds what may be many commands; each has its push_timeout.
 const changeTimeout = 2 * time.Minute
 
 // QueueList is the answer of QueuesPath.
@@ -91,21 +105,6 @@ type FailedPage struct {
 	NextCursor *string     `json:"next_cursor"` // of the next page; null: there is none
 }
 
-// ReadyJob is a job that waits for a worker.
-type ReadyJob struct {
-	ID       string    `json:"id"`
-	Queue    string    `json:"queue"`
-	Payload  string    `json:"payload"`
-	PushedAt time.Time `json:"pushed_at"`
-	Attempts uint64    `json:"attempts"` // so far
-}
-
-// ReadyJobs is the head of a queue's line, the next one first.
-type ReadyJobs struct {
-	Queue string     `json:"queue"`
-	Jobs  []ReadyJob `json:"jobs"`
-}
-
 // Pushed is the answer to a push and to a retry.
 type Pushed struct {
 	Queue string `json:"queue"`
@@ -115,7 +114,7 @@ type Pushed struct {
 // Removed is the answer to a deletion.
 type Removed struct {
 	Queue string `json:"queue"`
-	Count uint64 `json:"count"` // failed jobs that are gone by it
+	Count uint64 `json:"count"` // jobs that are gone by it
 }
 
 // ofQueues returns what answers a request below QueuesPath, and the methods that its path
@@ -150,20 +149,35 @@ func (s *Server) ofQueues(ctx *fasthttp.RequestCtx) (answer func(*fasthttp.Reque
 	switch {
 	case len(below) == 0:
 		return with(s.queue), "GET, HEAD"
-	case len(below) == 1 && below[0] == "jobs" && string(ctx.Method()) == fasthttp.MethodPost:
-		return with(s.push), "GET, HEAD, POST"
 	case len(below) == 1 && below[0] == "jobs":
-		return with(s.peek), "GET, HEAD, POST"
-	case len(below) == 1 && below[0] == "failed" && string(ctx.Method()) == fasthttp.MethodDelete:
-		return with(s.purge), "GET, HEAD, DELETE"
+		return with(byMethod(ctx, s.jobs, s.push, s.clear)), "GET, HEAD, POST, DELETE"
+	case len(below) == 2 && below[0] == "jobs":
+		return withJob(s.deleteJob), "DELETE"
+	case len(below) == 1 && below[0] == "pause":
+		return with(s.pause), "POST"
+	case len(below) == 1 && below[0] == "resume":
+		return with(s.resume), "POST"
 	case len(below) == 1 && below[0] == "failed":
-		return with(s.failed), "GET, HEAD, DELETE"
+		return with(byMethod(ctx, s.failed, nil, s.purge)), "GET, HEAD, DELETE"
+	case len(below) == 2 && below[0] == "failed" && below[1] == "retry":
+		return with(s.retryAll), "POST"
 	case len(below) == 2 && below[0] == "failed":
 		return withJob(s.forget), "DELETE"
 	case len(below) == 3 && below[0] == "failed" && below[2] == "retry":
 		return withJob(s.retry), "POST"
 	}
 	return nil, ""
+}
+
+// byMethod chooses one of several that answer at the same path.
+func byMethod[F any](ctx *fasthttp.RequestCtx, get, post, remove F) F {
+	switch {
+	case ctx.IsPost():
+		return post
+	case ctx.IsDelete():
+		return remove
+	}
+	return get
 }
 
 func (s *Server) queueList(ctx *fasthttp.RequestCtx) {
@@ -217,27 +231,6 @@ func (s *Server) failed(ctx *fasthttp.RequestCtx, name string) {
 		page.NextCursor = &text
 	}
 	write(ctx, page)
-}
-
-func (s *Server) peek(ctx *fasthttp.RequestCtx, name string) {
-	limit := uint64(pageOf)
-	if !limited(ctx, &limit) {
-		return
-	}
-	bounded, cancel := context.WithTimeout(s.ctx, statusTimeout)
-	defer cancel()
-	jobs, err := s.queues.Peek(bounded, name, int(limit))
-	if err != nil {
-		refuse(ctx, "queue "+name, err)
-		return
-	}
-	line := ReadyJobs{Queue: name, Jobs: make([]ReadyJob, 0, len(jobs))}
-	for _, j := range jobs {
-		line.Jobs = append(line.Jobs, ReadyJob{
-			ID: j.ID.String(), Queue: name, Payload: string(j.Payload), PushedAt: time.UnixMilli(j.ID.Millis).UTC(), Attempts: j.Attempts,
-		})
-	}
-	write(ctx, line)
 }
 
 // limited reads the limit of a page, as number does.
@@ -320,15 +313,19 @@ func (s *Server) purge(ctx *fasthttp.RequestCtx, name string) {
 	bounded, cancel := context.WithTimeout(s.ctx, changeTimeout)
 	defer cancel()
 	n, err := s.queues.PurgeFailed(bounded, name)
-	if err != nil {
-		what := "queue " + name
-		if n > 0 {
-			what = fmt.Sprintf("%s, after %d failed jobs were deleted", what, n)
-		}
-		refuse(ctx, what, err)
-		return
+	removed(ctx, name, n, "failed jobs were deleted", err)
+}
+
+// removed answers what many commands did, with how far it came.
+func removed(ctx *fasthttp.RequestCtx, name string, n uint64, what string, err error) {
+	switch {
+	case err == nil:
+		write(ctx, Removed{name, n})
+	case n > 0:
+		refuse(ctx, fmt.Sprintf("queue %s, after %d %s", name, n, what), err)
+	default:
+		refuse(ctx, "queue "+name, err)
 	}
-	write(ctx, Removed{name, n})
 }
 
 // refuse answers an error of Queues. A full queue is 507, not 409: it passes, and 409 is
@@ -336,8 +333,10 @@ func (s *Server) purge(ctx *fasthttp.RequestCtx, name string) {
 func refuse(ctx *fasthttp.RequestCtx, what string, err error) {
 	status, advice := fasthttp.StatusServiceUnavailable, ""
 	switch {
-	case errors.Is(err, queue.ErrUnknownQueue), errors.Is(err, queue.ErrUnknownJob):
+	case errors.Is(err, queue.ErrUnknownQueue), errors.Is(err, queue.ErrUnknownJob), errors.Is(err, queue.ErrNoJob):
 		status = fasthttp.StatusNotFound
+	case errors.Is(err, queue.ErrReserved):
+		status = fasthttp.StatusConflict
 	case errors.Is(err, queue.ErrFull):
 		status, advice = fasthttp.StatusInsufficientStorage, ": ask again when jobs are done, or raise its max_messages or max_bytes"
 	case errors.Is(err, queue.ErrPayloadTooLarge), errors.Is(err, command.ErrTooLarge):

@@ -57,11 +57,37 @@ func (q *queued) FailedPage(_ context.Context, name string, before uint64, limit
 	}, 77, nil
 }
 
-func (q *queued) Peek(_ context.Context, name string, limit int) ([]*queue.Job, error) {
+func (q *queued) List(_ context.Context, name string, state queue.JobState, after queue.Position, limit int) ([]*queue.Job, queue.Position, error) {
 	if q.err != nil {
-		return nil, q.err
+		return nil, queue.Position{}, q.err
 	}
-	return []*queue.Job{{ID: command.JobID{Millis: 1767323045000, Seq: 6}, Payload: []byte(fmt.Sprint(name, " ", limit)), Attempts: 1}}, nil
+	j := &queue.Job{ID: command.JobID{Millis: 1767323045000, Seq: 6}, Payload: []byte(fmt.Sprint(name, " ", state, " ", after, " ", limit)), Attempts: 1}
+	switch state {
+	case queue.IsDelayed:
+		j.DueAt = 1767323046000
+	case queue.IsReserved:
+		j.ReservedAt, j.Pool = 1767323047000, "jobs"
+	}
+	if after.Place == 77 {
+		return []*queue.Job{j}, queue.Position{}, nil
+	}
+	return []*queue.Job{j}, queue.Position{Place: 77, Seq: 78}, nil
+}
+
+func (q *queued) RetryAll(_ context.Context, name string, f queue.Filter) (uint64, error) {
+	return 4, q.did("retry all %s %q %s", name, f.Reason, f.Age)
+}
+
+func (q *queued) Pause(_ context.Context, name string) error { return q.did("pause %s", name) }
+
+func (q *queued) Resume(_ context.Context, name string) error { return q.did("resume %s", name) }
+
+func (q *queued) Clear(_ context.Context, name string) (uint64, error) {
+	return 5, q.did("clear %s", name)
+}
+
+func (q *queued) Delete(_ context.Context, name, id string) error {
+	return q.did("delete %s %s", name, id)
 }
 
 func (q *queued) Push(_ context.Context, name string, payload []byte, delay time.Duration) (command.JobID, error) {
@@ -97,7 +123,7 @@ func request(method, path, headers, body string) string {
 
 func TestQueues(t *testing.T) {
 	t.Parallel()
-	const jobs, pushed = QueuesPath + "/mail/jobs", `{"queue":"mail","id":"8-9"}`
+	const jobs, failedPath, pushed = QueuesPath + "/mail/jobs", QueuesPath + "/mail/failed", `{"queue":"mail","id":"8-9"}`
 	for _, c := range []struct {
 		name, request string
 		code          int
@@ -109,8 +135,16 @@ func TestQueues(t *testing.T) {
 		{"one with a name to escape", get(QueuePath("å%2f?#")), 200, `{"queue":"å%2f?#",`, ""},
 		{"one whose name is two dots", get(QueuePath("..")), 200, `{"queue":"..",`, ""},
 		{"head", request("HEAD", QueuesPath+"/mail", "", ""), 200, "", ""},
-		{"peek", get(jobs), 200, `{"queue":"mail","jobs":[{"id":"1767323045000-6","queue":"mail","payload":"mail 100","pushed_at":"2026-01-02T03:04:05Z","attempts":1}]}`, ""},
-		{"peek at some", get(jobs + "?limit=7"), 200, `"payload":"mail 7"`, ""},
+		{"peek", get(jobs), 200, `{"queue":"mail","state":"ready","jobs":[{"id":"1767323045000-6","queue":"mail","state":"ready","payload":"mail ready {0 0} 100","pushed_at":"2026-01-02T03:04:05Z","attempts":1}],"next_cursor":"77-78"}`, ""},
+		{"peek at suspects", get(jobs + "?state=suspect&limit=2"), 200, `"state":"suspect","payload":"mail suspect {0 0} 2"`, ""},
+		{"peek at delayed ones", get(jobs + "?state=delayed"), 200, `"attempts":1,"due_at":"2026-01-02T03:04:06Z"}`, ""},
+		{"peek at reserved ones", get(jobs + "?state=reserved"), 200, `"attempts":1,"reserved_at":"2026-01-02T03:04:07Z","worker":"jobs"}`, ""},
+		{"peek at the next", get(jobs + "?cursor=77-78"), 200, `{77 78} 100","pushed_at":"2026-01-02T03:04:05Z","attempts":1}],"next_cursor":null}`, ""},
+		{"peek at failed ones", get(jobs + "?state=failed"), 400, "state is ready, suspect, delayed or reserved", ""},
+		{"peek at two", get(jobs + "?state=ready&state=delayed"), 400, "stands once", ""},
+		{"peek cursor null", get(jobs + "?cursor=null"), 400, "cursor is the next_cursor of a page", ""},
+		{"peek cursor twice", get(jobs + "?cursor=1-2&cursor=1-2"), 400, "stands once", ""},
+		{"peek at some", get(jobs + "?limit=7"), 200, `"payload":"mail ready {0 0} 7"`, ""},
 		{"peek at none", get(jobs + "?limit=0"), 400, "limit is a number from 1 to 1000", ""},
 		{"failed", get(QueuesPath + "/mail/failed"), 200, `{"queue":"mail","failed":[` +
 			`{"id":"5-6","queue":"mail","original_id":"5-6","payload":"mail 0 100","reason":"boom","failed_at":"2026-01-02T03:04:05Z","attempts":3,"output":"o"},` +
@@ -166,15 +200,38 @@ func TestQueues(t *testing.T) {
 		{"purge bare", request("DELETE", QueuesPath+"/mail/failed", "", ""), 415, "", ""},
 		{"purge of elsewhere", request("DELETE", QueuesPath+"/mail/failed", asJSON+"Origin: null\r\n", ""), 403, "", ""},
 
+		{"retry all", request("POST", failedPath+"/retry", asJSON, ""), 200, `{"queue":"mail","count":4}`, `retry all mail "" 0s`},
+		{"retry some", request("POST", failedPath+"/retry", asJSON, ` {"error":"<é>","before":1.0005}`), 200, `{"queue":"mail","count":4}`, `retry all mail "<é>" 1.001s`},
+		{"retry wrong", request("POST", failedPath+"/retry", asJSON, `{"error":5}`), 400, "error must be a string", ""},
+		{"retry wrong age", request("POST", failedPath+"/retry", asJSON, `{"before":"1h"}`), 400, "before must be a number of seconds", ""},
+		{"retry no age", request("POST", failedPath+"/retry", asJSON, `{"before":null}`), 400, "before must be a number of seconds", ""},
+		{"retry other", request("POST", failedPath+"/retry", asJSON, `{"reason":"a"}`), 400, `unknown member \"reason\"`, ""},
+		{"retry null", request("POST", failedPath+"/retry", asJSON, `null`), 400, "the body must be empty or an object", ""},
+		{"retry all bare", request("POST", failedPath+"/retry", "", ""), 415, "", ""},
+		{"retry all of elsewhere", request("POST", failedPath+"/retry", asJSON+"Origin: null\r\n", ""), 403, "", ""},
+		{"read retry", get(failedPath + "/retry"), 405, "no other method than POST", ""},
+		{"pause", request("POST", QueuesPath+"/mail/pause", asJSON, ""), 200, `{"queue":"mail","paused":true}`, "pause mail"},
+		{"pause bare", request("POST", QueuesPath+"/mail/pause", "", ""), 415, "", ""},
+		{"pause of elsewhere", request("POST", QueuesPath+"/mail/pause", asJSON+"Origin: null\r\n", ""), 403, "", ""},
+		{"read pause", get(QueuesPath + "/mail/pause"), 405, "no other method than POST", ""},
+		{"resume", request("POST", QueuesPath+"/mail/resume", asJSON, "{}"), 200, `{"queue":"mail","paused":false}`, "resume mail"},
+		{"resume wishes", request("POST", QueuesPath+"/mail/resume", asJSON, `{"n":1}`), 400, "", ""},
+		{"clear", request("DELETE", jobs, asJSON, ""), 200, `{"queue":"mail","count":5}`, "clear mail"},
+		{"clear bare", request("DELETE", jobs, "", ""), 415, "", ""},
+		{"clear of elsewhere", request("DELETE", jobs, asJSON+"Origin: null\r\n", ""), 403, "", ""},
+		{"delete", request("DELETE", QueuePath("a b", "jobs", "1/2"), asJSON, ""), 200, `{"queue":"a b","count":1}`, "delete a b 1/2"},
+		{"delete bare", request("DELETE", jobs+"/1-2", "", ""), 415, "", ""},
+		{"read one", get(jobs + "/1-2"), 405, "no other method than DELETE", ""},
+
 		{"no name", get(QueuesPath + "/"), 404, "there is nothing at this path", ""},
 		{"more in the name", get(QueuesPath + "x"), 404, "there is nothing at this path", ""},
 		{"slash behind", get(QueuesPath + "/mail/"), 404, "there is nothing at this path", ""},
 		{"bad escape", get(QueuesPath + "/%zz"), 404, "there is nothing at this path", ""},
-		{"below", get(QueuesPath + "/mail/jobs/1-2"), 404, "there is nothing at this path", ""},
+		{"below", get(QueuesPath + "/mail/jobs/1-2/x"), 404, "there is nothing at this path", ""},
 		{"below a job", request("POST", QueuesPath+"/mail/failed/1-2/fail", asJSON, ""), 404, "there is nothing at this path", ""},
 		{"delete all", request("DELETE", QueuesPath, asJSON, ""), 405, "no other method than GET, HEAD", ""},
 		{"delete a queue", request("DELETE", QueuesPath+"/mail", asJSON, ""), 405, "no other method than GET, HEAD", ""},
-		{"delete jobs", request("DELETE", jobs, asJSON, ""), 405, "no other method than GET, HEAD, POST", ""},
+		{"put jobs", request("PUT", jobs, asJSON, ""), 405, "no other method than GET, HEAD, POST, DELETE", ""},
 		{"post to failed", request("POST", QueuesPath+"/mail/failed", asJSON, ""), 405, "no other method than GET, HEAD, DELETE", ""},
 		{"read one failed", get(QueuesPath + "/mail/failed/1-2"), 405, "no other method than DELETE", ""},
 		{"read a retry", get(QueuesPath + "/mail/failed/1-2/retry"), 405, "no other method than POST", ""},
@@ -207,6 +264,11 @@ func TestQueuesFail(t *testing.T) {
 		request("POST", QueuesPath+"/mail/failed/1-2/retry", asJSON, ""),
 		request("DELETE", QueuesPath+"/mail/failed/1-2", asJSON, ""),
 		request("DELETE", QueuesPath+"/mail/failed", asJSON, ""),
+		request("POST", QueuesPath+"/mail/failed/retry", asJSON, ""),
+		request("POST", QueuesPath+"/mail/pause", asJSON, ""),
+		request("POST", QueuesPath+"/mail/resume", asJSON, ""),
+		request("DELETE", QueuesPath+"/mail/jobs", asJSON, ""),
+		request("DELETE", QueuesPath+"/mail/jobs/1-2", asJSON, ""),
 	}
 	read := []string{get(QueuesPath), get(QueuesPath + "/mail"), get(QueuesPath + "/mail/failed"), get(QueuesPath + "/mail/jobs")}
 	for _, c := range []struct {
@@ -217,6 +279,9 @@ func TestQueuesFail(t *testing.T) {
 	}{
 		{queue.ErrUnknownQueue, change, 404, "the queue is not declared: add it to [queue]"},
 		{queue.ErrUnknownJob, change[1:2], 404, "queue mail, job 1-2: there is no failed job with this id"},
+		{queue.ErrNoJob, change[8:], 404, "queue mail, job 1-2: there is no job with this id"},
+		{queue.ErrReserved, change[8:], 409, "queue mail, job 1-2: the job is reserved: a worker has it"},
+		{queue.ErrFull, change[4:5], 507, "queue mail, after 4 failed jobs were retried: the queue is full"},
 		{queue.ErrFull, change[:2], 507, "the queue is full: ask again when jobs are done, or raise its max_messages"},
 		{queue.ErrPayloadTooLarge, change[:1], 413, "the payload is over the queue's max_payload_bytes"},
 		{command.ErrTooLarge, change[:1], 413, ""},

@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -60,8 +62,13 @@ type Server struct {
 	reloader Reloader // nil: there is none
 	queues   Queues   // nil: there are none
 	log      *slog.Logger
-	loopback bool // Host is checked
+	loopback bool        // Host is checked
+	tls      *tls.Config // nil: none
 	http     *fasthttp.Server
+
+	bearers  atomic.Pointer[[]Bearer] // who has a token; none: nobody needs one
+	failures failures
+	budget   budget
 
 	ctx    context.Context // of every Status; ends when Shutdown stops waiting
 	cancel context.CancelFunc
@@ -78,6 +85,7 @@ type Server struct {
 // for a node that is part of no cluster.
 func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
 	s := &Server{ln: newListener(ln), src: src, cluster: cl, log: log, loopback: onLoopback(ln.Addr()), done: make(chan struct{})}
+	s.SetBearers(nil)
 	s.reloader, _ = src.(Reloader)
 	s.queues, _ = src.(Queues)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -86,7 +94,7 @@ func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
 		Handler:      s.handle,
 		ErrorHandler: s.unreadable,
 		HeaderReceived: func(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-			return fasthttp.RequestConfig{MaxRequestBodySize: s.bodyBound(h)}
+			return fasthttp.RequestConfig{MaxRequestBodySize: s.bodyAllowed(h)}
 		},
 		Logger:                       logger{log},
 		ReadTimeout:                  readTimeout,
@@ -94,14 +102,20 @@ func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
 		IdleTimeout:                  idleTimeout,
 		ReadBufferSize:               maxHeader,
 		MaxRequestBodySize:           maxBody,
-		Concurrency:                  maxConns,
-		MaxConnsPerIP:                maxConnsPerIP,
+		Concurrency:                  2 * maxConns, // listener holds the bounds
 		MaxIdleWorkerDuration:        idleWorker,
 		DisablePreParseMultipartForm: true,
 		SecureErrorLogMessage:        true,
 		CloseOnShutdown:              true,
 	}
 	return s
+}
+
+// Secure has the endpoint serve over TLS, with the certificates that get returns. It is
+// called before Serve.
+func (s *Server) Secure(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) {
+	s.tls = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, NextProtos: []string{"http/1.1"}}
+	s.ln.mute()
 }
 
 // Addr returns the address that the server listens on.
@@ -111,7 +125,11 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 // waits with the first.
 func (s *Server) Serve() error {
 	if s.start() {
-		err := s.http.Serve(s.ln)
+		var ln net.Listener = s.ln
+		if s.tls != nil {
+			ln = tls.NewListener(ln, s.tls)
+		}
+		err := s.http.Serve(ln)
 		s.mu.Lock()
 		if err != nil && !s.closed {
 			s.err = fmt.Errorf("the admin endpoint ended: %w", err)
@@ -168,9 +186,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 			problem(ctx, fasthttp.StatusInternalServerError, "this is a fault in pogod: its log has the details", nil)
 		}
 	}()
-	// Nothing here may be kept by a proxy or guessed into a page by a browser.
-	ctx.Response.Header.Set("Cache-Control", "no-store")
-	ctx.Response.Header.Set("X-Content-Type-Options", "nosniff")
+	s.budget.work(&ctx.Request.Header)
+	defer s.budget.release(&ctx.Request.Header)
+	defer forget(ctx)
+	private(ctx)
 	switch {
 	case framedTwice(&ctx.Request.Header):
 		ctx.SetConnectionClose()
@@ -180,8 +199,41 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		problem(ctx, fasthttp.StatusForbidden, "this endpoint is on loopback and answers only to the hosts localhost, 127.0.0.1 and [::1]: ask with one of these as Host", nil)
 		return
 	}
-	var answer func(*fasthttp.RequestCtx)
-	allow := "GET, HEAD"
+	answer, allow := s.route(ctx)
+	if path := string(ctx.Path()); path == "/healthz" || path == "/readyz" {
+		reply(ctx, answer, allow)
+		return
+	}
+	who, ok := s.admitted(ctx)
+	if !ok {
+		return
+	}
+	if answer != nil {
+		defer s.audit(ctx, who)
+		if role := needed(ctx); who.Role < role {
+			problem(ctx, fasthttp.StatusForbidden, fmt.Sprintf("the token %s has the role %s, and this takes %s", who.Name, who.Role, role), nil)
+			return
+		}
+	}
+	reply(ctx, answer, allow)
+}
+
+// reply answers a request to what is at its path, nil: nothing.
+func reply(ctx *fasthttp.RequestCtx, answer func(*fasthttp.RequestCtx), allow string) {
+	switch {
+	case answer == nil && allow == "":
+		problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status, /metrics, "+QueuesPath+" or "+MembersPath, nil)
+	case !slices.Contains(strings.Split(allow, ", "), string(ctx.Method())):
+		ctx.Response.Header.Set("Allow", allow)
+		problem(ctx, fasthttp.StatusMethodNotAllowed, "this path takes no other method than "+allow, nil)
+	default:
+		answer(ctx)
+	}
+}
+
+// route returns what answers a request, and the methods that its path takes.
+func (s *Server) route(ctx *fasthttp.RequestCtx) (answer func(*fasthttp.RequestCtx), allow string) {
+	allow = "GET, HEAD"
 	switch string(ctx.Path()) {
 	case "/healthz":
 		answer = s.healthz
@@ -198,17 +250,15 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	case ReloadPath:
 		answer, allow = s.reload, "POST"
 	default:
-		if answer, allow = s.ofQueues(ctx); answer == nil {
-			problem(ctx, fasthttp.StatusNotFound, "there is nothing at this path: ask for /healthz, /readyz, /status, /metrics, "+QueuesPath+" or "+MembersPath, nil)
-			return
-		}
+		return s.ofQueues(ctx)
 	}
-	if !slices.Contains(strings.Split(allow, ", "), string(ctx.Method())) {
-		ctx.Response.Header.Set("Allow", allow)
-		problem(ctx, fasthttp.StatusMethodNotAllowed, "this path takes no other method than "+allow, nil)
-		return
-	}
-	answer(ctx)
+	return answer, allow
+}
+
+// private keeps an answer from being kept by a proxy or guessed into a page by a browser.
+func private(ctx *fasthttp.RequestCtx) {
+	ctx.Response.Header.Set("Cache-Control", "no-store")
+	ctx.Response.Header.Set("X-Content-Type-Options", "nosniff")
 }
 
 func (s *Server) healthz(ctx *fasthttp.RequestCtx) {
@@ -259,11 +309,17 @@ func option(ctx *fasthttp.RequestCtx, name string, to *bool) bool {
 
 // unreadable answers what is no request.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	refused := s.budget.release(&ctx.Request.Header)
+	forget(ctx)
+	private(ctx)
 	var small *fasthttp.ErrSmallBuffer
 	var timeout interface{ Timeout() bool }
 	switch {
 	case errors.As(err, &small):
 		problem(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's headers are over %d bytes", maxHeader), nil)
+	case errors.Is(err, fasthttp.ErrBodyTooLarge) && refused:
+		ctx.Response.Header.Set("Retry-After", "1")
+		problem(ctx, fasthttp.StatusServiceUnavailable, fmt.Sprintf("not now: bodies of %d MiB are under way already, and nothing of this one was read; ask again", maxBodies>>20), nil)
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		problem(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body is over %d bytes", s.bodyBound(&ctx.Request.Header)), nil)
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -290,20 +346,26 @@ func write(ctx *fasthttp.RequestCtx, v any) {
 	ctx.SetBody(body)
 }
 
+const problemType = "application/problem+json"
+
 // problem answers an error as a document of RFC 9457. more are members beyond
 // type, title, status and detail.
 func problem(ctx *fasthttp.RequestCtx, status int, detail string, more map[string]any) {
+	ctx.SetStatusCode(status)
+	ctx.SetContentType(problemType)
+	ctx.SetBody(document(status, detail, more))
+}
+
+func document(status int, detail string, more map[string]any) []byte {
 	doc := map[string]any{"type": "about:blank", "title": fasthttp.StatusMessage(status), "status": status, "detail": detail}
 	for k, v := range more {
 		doc[k] = v
 	}
 	body, err := json.Marshal(doc)
 	if err != nil { // no member of ours
-		body = nil
+		return nil
 	}
-	ctx.SetStatusCode(status)
-	ctx.SetContentType("application/problem+json")
-	ctx.SetBody(body)
+	return body
 }
 
 // local says whether a Host header names this machine, with any port.

@@ -85,4 +85,3 @@ func TestLoadRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
-

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,21 +23,37 @@ import (
 const (
 	defaultAdmin = "http://127.0.0.1:8082"
 	adminEnv     = "POGOD_ADMIN"
+	caEnv        = "POGOD_ADMIN_CA"
+	tokenEnv     = "POGOD_TOKEN"
+	tokenFileEnv = "POGOD_TOKEN_FILE"
 	askTimeout   = 10 * time.Second
 	maxAnswer    = 64 << 20 // bytes of an answer
 )
 
-// endpoint is how a command is told which node to ask.
-type endpoint struct{ admin, file string }
+// endpoint is how a command is told which node to ask, and who asks.
+type endpoint struct{ admin, file, ca, token, tokenFile string }
+
+// target is the endpoint to ask.
+type target struct {
+	*url.URL
+	token string      // "": none
+	tls   *tls.Config // nil: as the system has it
+}
 
 func (e *endpoint) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&e.admin, "admin", "", "`URL` of the node's admin endpoint (default $"+adminEnv+", or "+defaultAdmin+")")
 	cmd.Flags().StringVar(&e.file, "config", "", "configuration `file` of the node, for its [admin] listen; --admin goes over it")
+	cmd.Flags().StringVar(&e.ca, "admin-ca", "", "`file` of the authority of the endpoint's certificate, PEM (default $"+caEnv+")")
+	cmd.Flags().StringVar(&e.tokenFile, "token-file", "", "`file` with the token that the endpoint wants (default $"+tokenFileEnv+")")
+	cmd.Flags().StringVar(&e.token, "token", "", "the `token` itself, which others on this machine may see (default $"+tokenEnv+")")
 	_ = cmd.MarkFlagFilename("config", "toml") // fails only for a flag that does not exist
+	for _, flag := range []string{"admin-ca", "token-file"} {
+		_ = cmd.MarkFlagFilename(flag) // likewise
+	}
 }
 
 // url returns where to ask: the flags say, or the environment, or it is the default.
-func (e *endpoint) url(cmd *cobra.Command) (*url.URL, error) {
+func (e *endpoint) url(cmd *cobra.Command) (*target, error) {
 	address, from := defaultAdmin, ""
 	switch env := os.Getenv(adminEnv); {
 	case cmd.Flags().Changed("admin"):
@@ -50,14 +67,26 @@ func (e *endpoint) url(cmd *cobra.Command) (*url.URL, error) {
 			return nil, fmt.Errorf("[admin] listen = %q in %s takes any free port: name the address that \"pogod serve\" printed with --admin", c.Admin.Listen, e.file)
 		}
 		address = c.Admin.Listen
+		if c.Admin.TLS != (config.TLS{}) {
+			return e.local(cmd, c.Admin)
+		}
 	case env != "":
 		address, from = env, "the environment's "+adminEnv
+	}
+	authority, err := e.authority(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if authority != nil && !strings.Contains(address, "://") {
+		address = "https://" + address
 	}
 	u, err := adminURL(address)
 	if err != nil {
 		return nil, usage("%s %v", from, err)
 	}
-	return u, nil
+	t := &target{URL: u, tls: authority}
+	t.token, err = e.bearer(cmd)
+	return t, err
 }
 
 // adminURL reads an admin address; its scheme may be left out.
@@ -74,17 +103,17 @@ func adminURL(address string) (*url.URL, error) {
 }
 
 // ask returns the document with which the endpoint at base answers.
-func ask(ctx context.Context, base *url.URL, method, path, query string) ([]byte, error) {
+func ask(ctx context.Context, base *target, method, path, query string) ([]byte, error) {
 	return askWithin(ctx, askTimeout, base, method, path, query)
 }
 
 // askWithin is ask for what may take longer.
-func askWithin(ctx context.Context, timeout time.Duration, base *url.URL, method, path, query string) ([]byte, error) {
+func askWithin(ctx context.Context, timeout time.Duration, base *target, method, path, query string) ([]byte, error) {
 	return send(ctx, timeout, base, method, path, query, nil)
 }
 
 // send is askWithin with a body. A problem that the node answers is a refusal.
-func send(ctx context.Context, timeout time.Duration, base *url.URL, method, path, query string, sent []byte) ([]byte, error) {
+func send(ctx context.Context, timeout time.Duration, base *target, method, path, query string, sent []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	u := base.JoinPath(path)
@@ -94,6 +123,9 @@ func send(ctx context.Context, timeout time.Duration, base *url.URL, method, pat
 		return nil, usage("%v", err)
 	}
 	req.Header.Set("Accept", "application/json")
+	if base.token != "" {
+		req.Header.Set("Authorization", "Bearer "+base.token)
+	}
 	changes := method != http.MethodGet
 	if changes {
 		req.Header.Set("Content-Type", "application/json")
@@ -101,6 +133,7 @@ func send(ctx context.Context, timeout time.Duration, base *url.URL, method, pat
 	client := &http.Client{Transport: &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
 		DialContext:       (&net.Dialer{Timeout: askTimeout}).DialContext,
+		TLSClientConfig:   base.tls,
 		DisableKeepAlives: true, // so that no connection outlives the question
 	}}
 	r, err := client.Do(req)
@@ -137,8 +170,12 @@ func (r *refusal) Error() string {
 
 // unanswered is the error of a question without an answer. One that was to change
 // something, and may have come to the node, may be done.
-func unanswered(base *url.URL, changes bool, err error) error {
+func unanswered(base *target, changes bool, err error) error {
 	var dial *net.OpError
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return fmt.Errorf("the certificate of the node at %s is not trusted (%s): name its authority with --admin-ca, or the name that it is for with --admin", base, clean(untrusted.Err.Error()))
+	}
 	if changes && !(errors.As(err, &dial) && dial.Op == "dial") {
 		return fmt.Errorf("the node at %s was asked and did not answer (%s): it may have done it, or do it yet; look before you ask again", base, clean(cause(err).Error()))
 	}
@@ -154,7 +191,7 @@ func cause(err error) error {
 }
 
 // unreachable is the error of a node that does not answer.
-func unreachable(base *url.URL, err error) error {
+func unreachable(base *target, err error) error {
 	return &fault{fmt.Sprintf(`no node answers at %s (%s): start one with "pogod serve", or name its admin address with --admin`,
 		base, clean(cause(err).Error())), ErrUnreachable}
 }

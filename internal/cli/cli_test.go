@@ -106,7 +106,7 @@ func TestHelp(t *testing.T) {
 		"cluster_join": {"cluster", "join", "-h"}, "php": {"help", "php"}, "cluster_members": {"cluster", "members", "-h"},
 		"php_reload": {"php", "reload", "-h"}, "php_status": {"help", "php", "status"},
 		"config": {"config", "-h"}, "bare config": {"config"}, "config_check": {"config", "check", "-h"}, "config_show": {"help", "config", "show"},
-		"config_docs": {"config", "docs", "--help"},
+		"config_docs": {"config", "docs", "--help"}, "admin": {"admin"}, "admin_token": {"admin", "token", "-h"},
 	} {
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") || strings.Contains(out, "php-host") {
@@ -399,8 +399,8 @@ func TestWatch(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- (&viewer{program: p, url: u, screen: screen}).watch(ctx) }() // ended by cancel
-		ticks <- noon                                                                     // taken after the first look is printed
+		go func() { ended <- (&viewer{program: p, url: &target{URL: u}, screen: screen}).watch(ctx) }() // ended by cancel
+		ticks <- noon                                                                                   // taken after the first look is printed
 		ticks <- noon
 		select { // after the third
 		case ticks <- noon:

@@ -36,6 +36,7 @@ func configFlags(cmd *cobra.Command, o *config.Options) {
 	dataFlags(cmd, o)
 	cmd.Flags().StringVar(&o.App, "app", "", "the application's `directory`, over [php] app")
 	_ = cmd.MarkFlagDirname("app") // fails only for a flag that does not exist
+	insecureFlag(cmd, o)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) > 1:

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,7 +49,7 @@ opens the whole cluster: give it to nobody else.`,
 }
 
 // advertised returns the address at which the node that is asked can be joined at.
-func advertised(ctx context.Context, u *url.URL) string {
+func advertised(ctx context.Context, u *target) string {
 	var m admin.Members
 	if body, err := ask(ctx, u, http.MethodGet, admin.MembersPath, ""); err == nil && json.Unmarshal(body, &m) == nil {
 		for _, k := range m.Members {
@@ -88,7 +87,7 @@ last heard of each. A node that has just joined votes once it has caught up.`,
 }
 
 // unreadable is the error of an answer that is not as this program knows it.
-func unreadable(u *url.URL, err error) error {
+func unreadable(u *target, err error) error {
 	if err == nil {
 		err = errors.New("it is empty")
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,6 +13,7 @@ import (
 const (
 	queueArg   = "a queue"
 	jobArg     = "the id of a failed job"
+	anyJobArg  = "the id of a job"
 	payloadArg = "a payload"
 )
 
@@ -23,7 +23,7 @@ type question struct {
 	cmd    *cobra.Command
 	from   endpoint
 	asJSON bool
-	u      *url.URL // once it runs
+	u      *target // once it runs
 }
 
 // asking makes of cmd one that runs f, with its arguments checked: what names them, each
@@ -32,6 +32,9 @@ func (p *program) asking(cmd *cobra.Command, what []string, f func(ctx context.C
 	q := &question{program: p, cmd: cmd}
 	cmd.Args = q.takes(what)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	if len(what) > 0 && what[0] == queueArg {
+		cmd.ValidArgsFunction = q.completes()
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if q.u, err = q.from.url(cmd); err != nil {
 			return err

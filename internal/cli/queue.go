@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,7 +22,7 @@ const changeTimeout = 130 * time.Second
 func (p *program) queue() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "queue",
-		Short: "Show the queues of a running node, push, and deal with failed jobs",
+		Short: "Show the queues of a running node, push, pause and clear them, and deal with failed jobs",
 		Long: `These commands ask the admin endpoint of a running node. In a cluster any node will
 do: what is changed is changed for all, and what is shown is that node's state,
 with all that it answered before.`,
@@ -32,7 +33,8 @@ with all that it answered before.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	group(cmd)
-	cmd.AddCommand(p.queueLs(), p.queueShow(), p.queuePeek(), p.queueFailed(), p.queuePush(), p.queueRetry(), p.queueForget(), p.queuePurge())
+	cmd.AddCommand(p.queueLs(), p.queueShow(), p.queuePeek(), p.queueFailed(), p.queuePush(), p.queueRetry(), p.queueForget(), p.queuePurge(),
+		p.queuePause(), p.queueResume(), p.queueClear(), p.queueDelete(), p.queueDrain())
 	return cmd
 }
 
@@ -95,6 +97,9 @@ func oneQueue(w io.Writer, q *admin.Queue, now time.Time, p paint) {
 	if !q.Ready {
 		name += p.the(yellow, " (not ready)")
 	}
+	if q.Paused {
+		name += p.the(yellow, " (paused: no job is handed out)")
+	}
 	label("queue", name)
 	ready := fmt.Sprintf("%d ready", q.Pending)
 	if q.OldestPendingAt != nil {
@@ -106,6 +111,9 @@ func oneQueue(w io.Writer, q *admin.Queue, now time.Time, p paint) {
 	}
 	label("now", fmt.Sprintf("%s, %d delayed, %d reserved, %s", ready, q.Delayed, q.Reserved, failed))
 	label("so far", fmt.Sprintf("%d pushed, %d delivered, %d acked, %d released, %d failed", q.Enqueued, q.ReservedTotal, q.Acked, q.Released, q.FailedTotal))
+	if q.Deleted+q.Purged+q.Retried > 0 {
+		label("operated", fmt.Sprintf("%d deleted while they waited, %d failed ones deleted, %d retried", q.Deleted, q.Purged, q.Retried))
+	}
 	label("refused", fmt.Sprintf("%d full, %d too large, %d while shutting down, %d for the node's own reasons", q.DroppedFull, q.DroppedPayloadTooLarge, q.DroppedShutdown, q.BackendErrors))
 	limit := "no limit of its own"
 	if q.MaxPayloadBytes > 0 {
@@ -119,46 +127,78 @@ func oneQueue(w io.Writer, q *admin.Queue, now time.Time, p paint) {
 
 func (p *program) queuePeek() *cobra.Command {
 	var limit int
+	var state, cursor string
 	cmd := &cobra.Command{
 		Use:   "peek QUEUE",
 		Short: "List the ready jobs of a queue, the next one first",
 		Long: `peek lists jobs that wait for a worker, in the order in which they will be taken, and
-takes none. Payloads are cut to a line; --json has them whole. Jobs that ran in a PHP
-host that crashed wait in a line of their own and are not listed. There are fewer
-than asked for when jobs are large.`,
+takes none. Payloads are cut to a line; --json has them whole. --state suspect lists
+those that ran in a PHP host that crashed, which wait in a line of their own; delayed
+those that are not due, the first due first; reserved those that a worker has, the
+oldest first. A page says how to get the next one. Pages are smaller when jobs are large.`,
 		Example: `  pogod queue peek mail
+  pogod queue peek mail --state delayed
   pogod queue peek mail --limit 1 --json | jq -r '.jobs[0].payload'`,
 	}
 	p.asking(cmd, []string{queueArg}, func(ctx context.Context, q *question, args []string) error {
-		query := url.Values{"limit": {strconv.Itoa(limit)}}
+		query := url.Values{"limit": {strconv.Itoa(limit)}, "state": {state}}
+		if cmd.Flags().Changed("cursor") {
+			query.Set("cursor", cursor)
+		}
 		body, err := ask(ctx, q.u, http.MethodGet, admin.QueuePath(args[0], "jobs"), query.Encode())
 		if err != nil {
 			return err
 		}
-		var line admin.ReadyJobs
-		return q.answer(body, &line, func() error {
-			if line.Queue != args[0] {
+		var page admin.JobPage
+		return q.answer(body, &page, func() error {
+			if page.Queue != args[0] {
 				return unreadable(q.u, nil)
 			}
-			readyJobs(q.Stdout, line.Jobs, q.now(), q.colours())
+			listedJobs(q.Stdout, &page, q.now(), q.colours())
 			return nil
 		})
 	})
 	cmd.Flags().IntVar(&limit, "limit", 100, "at most so many `jobs`, 1 to 1000")
+	cmd.Flags().StringVar(&state, "state", "ready", "`which` jobs: ready, suspect, delayed or reserved")
+	cmd.Flags().StringVar(&cursor, "cursor", "", "where the page before ended, as it says")
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"ready", "suspect", "delayed", "reserved"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
 	return cmd
 }
 
-// readyJobs prints the head of a line for people.
-func readyJobs(w io.Writer, list []admin.ReadyJob, now time.Time, p paint) {
-	if len(list) == 0 {
-		fmt.Fprintln(w, p.the(dim, "no ready job"))
+// listedJobs prints a page for people.
+func listedJobs(w io.Writer, page *admin.JobPage, now time.Time, p paint) {
+	state := clean(page.State)
+	if len(page.Jobs) == 0 {
+		fmt.Fprintln(w, p.the(dim, "no "+state+" job"))
 		return
 	}
-	var rows [][]cell
-	for _, j := range list {
-		rows = append(rows, []cell{plain(j.ID), plain(age(now, &j.PushedAt) + " ago"), count(j.Attempts, yellow), plain(dash(cut(clean(j.Payload), 80)))})
+	header, extra := []string{"JOB", ">PUSHED", ">ATTEMPTS", "PAYLOAD"}, ""
+	switch state {
+	case "delayed":
+		extra = ">DUE"
+	case "reserved":
+		extra = ">RESERVED"
 	}
-	table(w, p, []string{"JOB", ">PUSHED", ">ATTEMPTS", "PAYLOAD"}, rows)
+	if extra != "" {
+		header = slices.Insert(header, 2, extra)
+	}
+	var rows [][]cell
+	for _, j := range page.Jobs {
+		row := []cell{plain(j.ID), plain(age(now, &j.PushedAt) + " ago"), count(j.Attempts, yellow), plain(dash(cut(clean(j.Payload), 80)))}
+		switch {
+		case extra == ">DUE" && j.DueAt != nil:
+			row = slices.Insert(row, 2, plain("in "+age(*j.DueAt, &now)))
+		case extra == ">RESERVED" && j.ReservedAt != nil:
+			row = slices.Insert(row, 2, plain(age(now, j.ReservedAt)+" ago, by "+clean(j.Worker)))
+		case extra != "":
+			row = slices.Insert(row, 2, plain("-"))
+		}
+		rows = append(rows, row)
+	}
+	table(w, p, header, rows)
+	if page.NextCursor != nil {
+		fmt.Fprintln(w, p.the(dim, "there are more: add --cursor "+clean(*page.NextCursor)))
+	}
 }
 
 func (p *program) queueFailed() *cobra.Command {

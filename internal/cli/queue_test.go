@@ -29,6 +29,8 @@ type queued struct {
 	failed []*queue.Job // the newest first; Attempts is their place
 	room   int          // jobs that mail has room for
 	calls  []string
+	hold   chan struct{}      // RetryAll waits for it
+	now    func(*admin.Queue) // says what mail is now
 }
 
 // withFailed serves a node with n failed jobs, the first one with number n, and with room for
@@ -62,7 +64,7 @@ func (q *queued) mail() admin.Queue {
 	return admin.Queue{
 		Queue: "mail", Ready: true, Pending: 12, Delayed: 3, Reserved: 2, Failed: uint64(len(q.failed)), Enqueued: 100, ReservedTotal: 98, Acked: 90,
 		Released: 5, FailedTotal: 7, DroppedFull: 1, DroppedPayloadTooLarge: 2, DroppedShutdown: 3, BackendErrors: 4,
-		MaxPayloadBytes: 1 << 20, OldestPendingAt: &at, Suspects: 1,
+		MaxPayloadBytes: 1 << 20, OldestPendingAt: &at, Suspects: 1, Deleted: 5, Purged: 6, Retried: 7,
 	}
 }
 
@@ -77,7 +79,11 @@ func (q *queued) Queue(_ context.Context, name string) (admin.Queue, error) {
 	defer q.mu.Unlock()
 	switch name {
 	case "mail":
-		return q.mail(), nil
+		doc := q.mail()
+		if q.now != nil {
+			q.now(&doc)
+		}
+		return doc, nil
 	case "..":
 		return admin.Queue{Queue: ".."}, nil
 	}
@@ -103,17 +109,87 @@ func (q *queued) FailedPage(_ context.Context, name string, before uint64, limit
 	return jobs, 0, nil
 }
 
-func (q *queued) Peek(_ context.Context, name string, limit int) ([]*queue.Job, error) {
+func (q *queued) List(_ context.Context, name string, state queue.JobState, after queue.Position, limit int) ([]*queue.Job, queue.Position, error) {
 	switch name {
 	case "mail":
-		return []*queue.Job{
+		all := []*queue.Job{
 			{ID: command.JobID{Millis: 1767322985000, Seq: 6}, Payload: []byte("a\x1b[2Jb\n"), Attempts: 1},
 			{ID: command.JobID{Millis: 1767323045000, Seq: 60}, Payload: []byte(strings.Repeat("é", 100))},
-		}[:min(limit, 2)], nil
+		}
+		for _, j := range all {
+			switch state {
+			case queue.IsDelayed:
+				j.DueAt = noon.Add(90 * time.Second).UnixMilli()
+			case queue.IsReserved:
+				j.ReservedAt, j.Pool = noon.Add(-90*time.Second).UnixMilli(), "jobs"
+			}
+		}
+		if after.Place == 7 {
+			return all[1:], queue.Position{}, nil
+		}
+		if limit < 2 {
+			return all[:limit], queue.Position{Place: 7, Seq: 6}, nil
+		}
+		return all, queue.Position{}, nil
 	case "empty":
-		return nil, nil
+		return nil, queue.Position{}, nil
 	}
-	return nil, queue.ErrUnknownQueue
+	return nil, queue.Position{}, queue.ErrUnknownQueue
+}
+
+// note keeps what was asked for.
+func (q *queued) note(format string, args ...any) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.calls = append(q.calls, fmt.Sprintf(format, args...))
+}
+
+func (q *queued) RetryAll(_ context.Context, name string, f queue.Filter) (uint64, error) {
+	q.note("retry all %s %q %s", name, f.Reason, f.Age)
+	if q.hold != nil {
+		<-q.hold
+	}
+	if name != "mail" {
+		return 0, queue.ErrUnknownQueue
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.failed), q.room)
+	q.failed = q.failed[:len(q.failed)-n]
+	if q.room -= n; q.room == 0 && len(q.failed) > 0 {
+		return uint64(n), queue.ErrFull
+	}
+	return uint64(n), nil
+}
+
+func (q *queued) Pause(_ context.Context, name string) error {
+	q.note("pause %s", name)
+	return known(name)
+}
+
+func (q *queued) Resume(_ context.Context, name string) error {
+	q.note("resume %s", name)
+	return known(name)
+}
+
+func (q *queued) Clear(_ context.Context, name string) (uint64, error) {
+	q.note("clear %s", name)
+	return 15, known(name)
+}
+
+func (q *queued) Delete(_ context.Context, name, id string) error {
+	q.note("delete %s %s", name, id)
+	if id == "1-2" {
+		return queue.ErrReserved
+	}
+	return known(name)
+}
+
+func known(name string) error {
+	if name != "mail" {
+		return queue.ErrUnknownQueue
+	}
+	return nil
 }
 
 func (q *queued) Push(_ context.Context, name string, payload []byte, delay time.Duration) (command.JobID, error) {
@@ -172,7 +248,7 @@ func (q *queued) PurgeFailed(context.Context, string) (uint64, error) {
 func TestQueueTables(t *testing.T) {
 	t.Parallel()
 	addr, q := withFailed(t, 6, 0)
-	for name, args := range map[string][]string{"ls": {"ls"}, "show": {"show", "mail"}, "peek": {"peek", "mail"}, "failed": {"failed", "mail"}} {
+	for name, args := range map[string][]string{"ls": {"ls"}, "show": {"show", "mail"}, "peek": {"peek", "mail"}, "delayed": {"peek", "mail", "--state", "delayed"}, "reserved": {"peek", "mail", "--state", "reserved"}, "failed": {"failed", "mail"}} {
 		args = append(append([]string{"queue"}, args...), "--admin", addr)
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || strings.Contains(out, "\x1b") {
@@ -186,7 +262,7 @@ func TestQueueTables(t *testing.T) {
 	}
 	var b bytes.Buffer
 	doc := q.mail()
-	doc.Ready = false
+	doc.Ready, doc.Paused = false, true
 	oneQueue(&b, &doc, noon, true)
 	golden(t, "queue_show.colour.txt", b.String())
 
@@ -197,7 +273,7 @@ func TestQueueTables(t *testing.T) {
 	if code, out, errs := run(Deps{}, "queue", "failed", "mail", "--cursor", "1", "--admin", addr); code != 0 || out != "no failed job\n" {
 		t.Errorf("%d %q %q", code, out, errs)
 	}
-	if code, out, errs := run(Deps{}, "queue", "peek", "mail", "--limit", "1", "--admin", addr); code != 0 || strings.Count(out, "\n") != 2 {
+	if code, out, errs := run(Deps{}, "queue", "peek", "mail", "--limit", "1", "--admin", addr); code != 0 || strings.Count(out, "\n") != 3 || !strings.HasSuffix(out, "there are more: add --cursor 7-6\n") {
 		t.Errorf("%d %q %q", code, out, errs)
 	}
 	if code, out, errs := run(Deps{}, "queue", "peek", "empty", "--admin", addr); code != 0 || out != "no ready job\n" {
@@ -262,9 +338,8 @@ func TestQueueRetry(t *testing.T) {
 	if code != ExitFailed || out != "" || !strings.Contains(errs, "answers 404: queue mail, job 1767322985000-11: there is no failed job with this id") {
 		t.Errorf("%d %q %q", code, out, errs)
 	}
-	// Three pages, and one that is gone.
-	code, out, errs = run(Deps{}, "queue", "retry", "mail", "--all", "--admin", addr)
-	if code != 0 || out != "9 failed jobs retried\n" || errs != "" || len(q.failed) != 0 {
+	code, out, errs = run(Deps{}, "queue", "retry", "mail", "--all", "--error", "it <broke>", "--before", "1h0.0005s", "--admin", addr)
+	if code != 0 || out != "10 failed jobs retried\n" || strings.Join(q.calls, "") != `retry all mail "it <broke>" 1h0m0.001s` || errs != "" || len(q.failed) != 0 {
 		t.Errorf("%d %q %q %d", code, out, errs, len(q.failed))
 	}
 	if code, out, _ = run(Deps{}, "queue", "retry", "mail", "--all", "--json", "--admin", addr); code != 0 || out != `{"queue":"mail","count":0}`+"\n" {
@@ -272,13 +347,16 @@ func TestQueueRetry(t *testing.T) {
 	}
 	addr, q = withFailed(t, 3, 1)
 	code, out, errs = run(Deps{}, "queue", "retry", "mail", "--all", "--admin", addr)
-	if code != ExitFailed || out != "" || !strings.Contains(errs, "pogod: 1 failed job retried, then: the node at ") || !strings.Contains(errs, "507") || len(q.failed) != 2 {
+	if code != ExitFailed || out != "" || !strings.Contains(errs, " answers 507: queue mail, after 1 failed jobs were retried: the queue is full") || len(q.failed) != 2 {
 		t.Errorf("%d %q %q %d", code, out, errs, len(q.failed))
 	}
 	for args, want := range map[string]string{
-		"mail":           `takes a queue and the id of a failed job, as "pogod queue retry QUEUE ID"`,
-		"mail 1-2 --all": `takes a queue, as "pogod queue retry QUEUE --all"`,
-		"--all":          `takes a queue, as "pogod queue retry QUEUE --all"`,
+		"mail":                    `takes a queue and the id of a failed job, as "pogod queue retry QUEUE ID"`,
+		"mail 1-2 --all":          `takes a queue, as "pogod queue retry QUEUE --all"`,
+		"--all":                   `takes a queue, as "pogod queue retry QUEUE --all"`,
+		"mail --error x":          "--error and --before choose among all failed jobs: add --all, and no ID",
+		"mail 1-2 --before 1h":    "--error and --before choose among all failed jobs: add --all, and no ID",
+		"mail --all --before -1h": "--before must not be below 0",
 	} {
 		if code, _, errs := run(Deps{}, append([]string{"queue", "retry"}, strings.Fields(args)...)...); code != ExitUsage || !strings.Contains(errs, want) {
 			t.Errorf("%s: %d %q", args, code, errs)
@@ -383,8 +461,9 @@ func TestQueueUnanswered(t *testing.T) {
 	defer h.Close()
 	const may = "was asked and did not answer (EOF): it may have done it, or do it yet; look before you ask again"
 	for args, want := range map[string]string{
-		"push mail a": may, "retry mail 1-2": may, "forget mail 1-2": may, "purge mail": may,
-		"ls": "", "show mail": "", "peek mail": "", "failed mail": "", "retry mail --all": "",
+		"push mail a": may, "retry mail 1-2": may, "forget mail 1-2": may, "purge mail": may, "retry mail --all": may,
+		"pause mail": may, "resume mail": may, "clear mail": may, "delete mail 1-2": may,
+		"ls": "", "show mail": "", "peek mail": "", "failed mail": "", "drain mail": "", "clear mail --dry-run": "",
 	} {
 		full := append([]string{"queue"}, append(strings.Fields(args), "--admin", h.URL)...)
 		code, out, errs := run(Deps{}, full...)
@@ -399,7 +478,7 @@ func TestQueueUnanswered(t *testing.T) {
 	// Something else is there.
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
 	defer other.Close()
-	for _, args := range []string{"ls", "show mail", "peek mail", "failed mail", "push mail a", "retry mail 1-2", "retry mail --all", "forget mail 1-2", "purge mail"} {
+	for _, args := range []string{"ls", "show mail", "peek mail", "failed mail", "push mail a", "retry mail 1-2", "retry mail --all", "forget mail 1-2", "purge mail", "pause mail", "resume mail", "clear mail", "delete mail 1-2", "drain mail", "clear mail --dry-run"} {
 		code, out, errs := run(Deps{}, append([]string{"queue"}, append(strings.Fields(args), "--admin", other.URL)...)...)
 		if code != ExitFailed || out != "" || !strings.Contains(errs, "cannot read (it is empty)") {
 			t.Errorf("%s: %d %q %q", args, code, out, errs)
@@ -409,7 +488,7 @@ func TestQueueUnanswered(t *testing.T) {
 
 func TestQueueHelp(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"", "ls", "show", "peek", "failed", "push", "retry", "forget", "purge"} {
+	for _, name := range []string{"", "ls", "show", "peek", "failed", "push", "retry", "forget", "purge", "pause", "resume", "clear", "delete", "drain"} {
 		code, out, errs := run(Deps{}, append(strings.Fields("queue "+name), "--help")...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") {
 			t.Errorf("%s: %d %s%s", name, code, out, errs)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -112,20 +111,24 @@ func pushBody(payload []byte, delay time.Duration) ([]byte, error) {
 
 func (p *program) queueRetry() *cobra.Command {
 	var all bool
+	var filter admin.Retry
+	var before time.Duration
 	cmd := &cobra.Command{
 		Use:   "retry QUEUE ID",
 		Short: "Make fresh jobs of failed ones",
 		Long: `retry makes a fresh job of a failed one and prints its id: it is ready at once and has
 all its attempts again, and the failed one is gone. --all does it for all that have
-failed when it comes to them, the newest first, one after the other, and prints
-how many; it ends at the first that is refused, when the queue is full for
-example, and can be called again. With --all, --json prints the queue and a count.`,
+failed by now, the oldest first, and prints how many; --error and --before choose
+among them. It ends when the queue is full, and can be called again. Jobs that fail
+again meanwhile are not retried again.`,
 		Example: `  pogod queue retry mail 1763849472123-57
-  pogod queue retry mail --all`,
+  pogod queue retry mail --all
+  pogod queue retry mail --all --error 'timed out' --before 1h`,
 	}
 	q := p.asking(cmd, nil, func(ctx context.Context, q *question, args []string) error {
 		if all {
-			return q.retryAll(ctx, args[0])
+			filter.Before = before.Seconds()
+			return q.retryAll(ctx, args[0], filter)
 		}
 		body, err := askWithin(ctx, changeTimeout, q.u, http.MethodPost, admin.QueuePath(args[0], "failed", args[1], "retry"), "")
 		if err != nil {
@@ -134,77 +137,55 @@ example, and can be called again. With --all, --json prints the queue and a coun
 		return q.newJob(body)
 	})
 	cmd.Flags().BoolVar(&all, "all", false, "all failed jobs of the queue; no ID then")
+	cmd.Flags().StringVar(&filter.Error, "error", "", "with --all: those whose reason has this `text` in it, as it is written")
+	cmd.Flags().DurationVar(&before, "before", 0, "with --all: those that failed at least this `time` ago, as 30m or 24h")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if all {
+		switch chosen := cmd.Flags().Changed("error") || cmd.Flags().Changed("before"); {
+		case before < 0:
+			return usage("--before must not be below 0")
+		case all:
 			cmd.Use = "retry QUEUE --all" // for the error
 			return q.takes([]string{queueArg})(cmd, args)
+		case chosen:
+			return usage("--error and --before choose among all failed jobs: add --all, and no ID")
 		}
 		return q.takes([]string{queueArg, jobArg})(cmd, args)
 	}
+	cmd.ValidArgsFunction = q.completes(failedIDs)
 	return cmd
 }
 
-// retryAll retries the failed jobs of a queue, page by page. One that fails again meanwhile
-// is newer than the pages to come.
-func (q *question) retryAll(ctx context.Context, name string) error {
-	var done uint64
-	query := url.Values{"limit": {"1000"}}
-	for {
-		body, err := ask(ctx, q.u, http.MethodGet, admin.QueuePath(name, "failed"), query.Encode())
-		if err != nil {
-			return after(done, "retried", err)
-		}
-		var page admin.FailedPage
-		if err := json.Unmarshal(body, &page); err != nil || page.Queue != name {
-			return unreadable(q.u, err)
-		}
-		for _, j := range page.Failed {
-			_, err := askWithin(ctx, changeTimeout, q.u, http.MethodPost, admin.QueuePath(name, "failed", j.ID, "retry"), "")
-			var r *refusal
-			if errors.As(err, &r) && r.status == http.StatusNotFound {
-				continue // somebody else was quicker
-			}
-			if err != nil {
-				return after(done, "retried", err)
-			}
-			done++
-		}
-		if page.NextCursor == nil {
-			break
-		}
-		query.Set("cursor", *page.NextCursor)
-	}
-	body, err := json.Marshal(admin.Removed{Queue: name, Count: done})
+// retryAll retries failed jobs of a queue, all in one request.
+func (q *question) retryAll(ctx context.Context, name string, f admin.Retry) error {
+	sent, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	return q.removed(body, "retried")
-}
-
-// after says how much was done before an error.
-func after(n uint64, what string, err error) error {
-	if n == 0 {
+	body, err := q.progress(ctx, name, "failed jobs left", func(d *admin.Queue) uint64 { return d.Failed }, func() ([]byte, error) {
+		return send(ctx, changeTimeout, q.u, http.MethodPost, admin.QueuePath(name, "failed", "retry"), "", sent)
+	})
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%s, then: %w", jobs(n, what), err)
+	return q.removed(body, "failed job", "retried")
 }
 
-// jobs says of how many failed jobs something was done.
-func jobs(n uint64, what string) string {
+// jobs says of how many jobs something was done.
+func jobs(n uint64, kind, what string) string {
 	if n == 1 {
-		return "1 failed job " + what
+		return "1 " + kind + " " + what
 	}
-	return fmt.Sprintf("%d failed jobs %s", n, what)
+	return fmt.Sprintf("%d %ss %s", n, kind, what)
 }
 
-// removed prints an answer that is a number of failed jobs.
-func (q *question) removed(body []byte, what string) error {
+// removed prints an answer that is a number of jobs.
+func (q *question) removed(body []byte, kind, what string) error {
 	var r admin.Removed
 	return q.answer(body, &r, func() error {
 		if r.Queue == "" {
 			return unreadable(q.u, nil)
 		}
-		_, err := fmt.Fprintln(q.Stdout, jobs(r.Count, what))
+		_, err := fmt.Fprintln(q.Stdout, jobs(r.Count, kind, what))
 		return err
 	})
 }
@@ -216,13 +197,14 @@ func (p *program) queueForget() *cobra.Command {
 		Long:    `forget deletes one failed job, for good.`,
 		Example: `  pogod queue forget mail 1763849472123-57`,
 	}
-	p.asking(cmd, []string{queueArg, jobArg}, func(ctx context.Context, q *question, args []string) error {
+	q := p.asking(cmd, []string{queueArg, jobArg}, func(ctx context.Context, q *question, args []string) error {
 		body, err := askWithin(ctx, changeTimeout, q.u, http.MethodDelete, admin.QueuePath(args[0], "failed", args[1]), "")
 		if err != nil {
 			return err
 		}
-		return q.removed(body, "deleted")
+		return q.removed(body, "failed job", "deleted")
 	})
+	cmd.ValidArgsFunction = q.completes(failedIDs)
 	return cmd
 }
 
@@ -238,7 +220,10 @@ it asks first, unless it is told --yes. Other jobs stay.`,
 	}
 	p.asking(cmd, []string{queueArg}, func(ctx context.Context, q *question, args []string) error {
 		if !yes && q.screen(q.Stderr) {
-			if err := q.sure(ctx, args[0]); err != nil {
+			err := q.sure(ctx, args[0], func(d *admin.Queue) string {
+				return fmt.Sprintf("delete the failed jobs of queue %s, %d now", clean(d.Queue), d.Failed)
+			})
+			if err != nil {
 				return err
 			}
 		}
@@ -246,24 +231,32 @@ it asks first, unless it is told --yes. Other jobs stay.`,
 		if err != nil {
 			return err
 		}
-		return q.removed(body, "deleted")
+		return q.removed(body, "failed job", "deleted")
 	})
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
 }
 
-// sure asks a person whether the failed jobs of a queue are to be deleted; an error: they
-// are not.
-func (q *question) sure(ctx context.Context, name string) error {
+// look returns a queue as the node sees it.
+func (q *question) look(ctx context.Context, name string) (*admin.Queue, error) {
 	body, err := ask(ctx, q.u, http.MethodGet, admin.QueuePath(name), "")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var doc admin.Queue
 	if err := json.Unmarshal(body, &doc); err != nil || doc.Queue != name {
-		return unreadable(q.u, err)
+		return nil, unreadable(q.u, err)
 	}
-	fmt.Fprintf(q.Stderr, "delete the failed jobs of queue %s, %d now? [y/N] ", clean(name), doc.Failed)
+	return &doc, nil
+}
+
+// sure asks a person whether that is to be done to a queue; an error: it is not.
+func (q *question) sure(ctx context.Context, name string, what func(*admin.Queue) string) error {
+	doc, err := q.look(ctx, name)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(q.Stderr, "%s? [y/N] ", what(doc))
 	line, err := q.input(ctx, func(r io.Reader) ([]byte, error) { return bufio.NewReader(r).ReadBytes('\n') })
 	if err != nil {
 		return err

@@ -53,7 +53,13 @@ both.`,
 	dataFlags(cmd, &o)
 	cmd.Flags().StringVar(&o.App, "app", "", "the application's `directory`, over [php] app")
 	_ = cmd.MarkFlagDirname("app") // fails only for a flag that does not exist
+	insecureFlag(cmd, &o)
 	return cmd
+}
+
+// insecureFlag is the flag of the commands that judge how open [admin] is.
+func insecureFlag(cmd *cobra.Command, o *config.Options) {
+	cmd.Flags().BoolVar(&o.Insecure, "insecure", false, "let [admin] listen be an address that others can reach, without TLS and tokens")
 }
 
 // dataFlags are the flags of the commands that work on a node's data.
@@ -86,7 +92,7 @@ func load(o config.Options) (*config.Config, error) {
 // loadPart is load for a command that needs no secrets of the configuration, only where
 // its node is.
 func loadPart(o config.Options) (*config.Config, error) {
-	o.Unset = true
+	o.Unset, o.Insecure = true, true
 	return load(o)
 }
 

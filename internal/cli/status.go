@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -60,7 +59,7 @@ func (p *program) colours() paint {
 // viewer shows a node's status.
 type viewer struct {
 	*program
-	url    *url.URL
+	url    *target
 	query  string // of the question
 	json   bool   // the document as it came
 	screen bool   // stdout is a terminal

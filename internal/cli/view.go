@@ -198,6 +198,9 @@ func queues(w io.Writer, list []admin.Queue, now time.Time, p paint) {
 		if !q.Ready {
 			name = cell{name.text + " (not ready)", yellow}
 		}
+		if q.Paused {
+			name = cell{name.text + " (paused)", yellow}
+		}
 		rows = append(rows, []cell{
 			name, count(q.Pending, ""), count(q.Delayed, ""), count(q.Reserved, green),
 			count(q.Failed, red), count(q.Acked, ""), plain(age(now, q.OldestPendingAt)),

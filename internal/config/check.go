@@ -51,17 +51,47 @@ func checkListen(addr string) error {
 	return nil
 }
 
-// checkAdminListen keeps the admin endpoint on loopback: it asks nobody who he
-// is yet.
-func checkAdminListen(addr string) error {
-	if err := checkListen(addr); err != nil {
-		return err
-	}
-	host, _, _ := net.SplitHostPort(addr)
-	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+// checkExposed keeps the admin endpoint on loopback, unless it serves over TLS and asks for
+// a token.
+func checkExposed(a *Admin) error {
+	host, _, _ := net.SplitHostPort(a.Listen)
+	if ip, err := netip.ParseAddr(host); a.Insecure || host == "localhost" || err == nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf(`must be on loopback, as "127.0.0.1:8082", not %q: it has no tokens yet, so reach it from elsewhere by a tunnel or a proxy that asks for a password`, addr)
+	if a.TLS != (TLS{}) && len(a.Tokens) > 0 {
+		return nil
+	}
+	missing := "tls and tokens"
+	switch {
+	case a.TLS != (TLS{}):
+		missing = "tokens"
+	case len(a.Tokens) > 0:
+		missing = "tls"
+	}
+	return fmt.Errorf(`is %q, which others can reach: set [admin] %s ("pogod admin token NAME" makes a token), or take an address of this machine alone, as "127.0.0.1:8082"; --insecure does without`, a.Listen, missing)
+}
+
+var tokenHash = regexp.MustCompile(`^sha256:[0-9a-fA-F]{64}$`)
+
+var tokenRole = oneOf("read", "operate", "admin")
+
+func checkHash(hash string) error {
+	if tokenHash.MatchString(hash) {
+		return nil
+	}
+	return errors.New(`must be "sha256:" and 64 hexadecimal digits, as "pogod admin token" prints it; the token itself does not belong here`)
+}
+
+func checkTokens(all []AdminToken) error {
+	for i, t := range all {
+		if err := cmp.Or(CheckName(t.Name), tokenRole(t.Role), checkHash(t.Hash)); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(all[:i], func(o AdminToken) bool { return o.Name == t.Name }) {
+			return fmt.Errorf("must have each name once, not %q twice", t.Name)
+		}
+	}
+	return nil
 }
 
 // CheckAddress returns nil for host:port that another node can connect to.
@@ -279,7 +309,11 @@ func (c *Config) Validate() error {
 	if c.Web.TLS != (TLS{}) {
 		all.add("[web] tls", checkAbs(c.Web.TLS.Cert), checkAbs(c.Web.TLS.Key))
 	}
-	all.add("[admin] listen", checkAdminListen(c.Admin.Listen), checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen))
+	if c.Admin.TLS != (TLS{}) {
+		all.add("[admin] tls", checkAbs(c.Admin.TLS.Cert), checkAbs(c.Admin.TLS.Key))
+	}
+	all.add("[admin] tokens", checkTokens(c.Admin.Tokens))
+	all.add("[admin] listen", checkListen(c.Admin.Listen), checkExposed(&c.Admin), checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen))
 	all.add("[cluster] listen", checkListen(c.Cluster.Listen), checkClusterApart(c))
 	if c.Cluster.Advertise == c.Cluster.Listen {
 		all.add("[cluster] listen", checkOwn(c.Cluster.Listen))

@@ -222,9 +222,27 @@ type Pool struct {
 
 // Admin is the section [admin].
 type Admin struct {
-	// Listen is the address of status and health, host:port, on loopback, for
-	// there is no token yet; port 0 takes a free one. Default "127.0.0.1:8082".
+	// Listen is the address of status, health and the API, host:port; port 0 takes a
+	// free one. One that is not on loopback wants TLS and a token, unless Insecure.
+	// Default "127.0.0.1:8082".
 	Listen string
+	// TLS are the files of the endpoint's certificate. Default: no TLS.
+	TLS TLS
+	// Tokens say who may ask; with one, all but health and readiness takes a token. No
+	// name twice. Default: none.
+	Tokens []AdminToken
+	// Insecure lets Listen be any address without TLS and a token. Of Options alone.
+	Insecure bool
+}
+
+// AdminToken is who has a token of the admin endpoint. The token itself is nowhere.
+type AdminToken struct {
+	// Name obeys CheckName and is unique: the log names it.
+	Name string
+	// Role is "read", "operate" or "admin", each with what those before it may.
+	Role string
+	// Hash is "sha256:" and the 64 hexadecimal digits of the token's hash.
+	Hash string
 }
 
 // Cluster is the section [cluster]. It has an effect on a node whose data
@@ -258,6 +276,8 @@ type Options struct {
 	// a command that needs an address or a directory of a configuration whose secrets are
 	// in the environment of the node alone.
 	Unset bool
+	// Insecure lets [admin] listen be any address without TLS and a token.
+	Insecure bool
 	// Dir is what relative paths of the options and the environment are
 	// relative to; "" is the working directory.
 	Dir string

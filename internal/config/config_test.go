@@ -188,7 +188,16 @@ root = "."
 index = "sub/app.php"
 threads = 1
 [admin]
-listen = "[::1]:9000"
+listen = "0.0.0.0:9000"
+tls = { cert = "tls/admin.crt", key = "/etc/admin.key" }
+[[admin.tokens]]
+name = "prometheus"
+role = "read"
+hash = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+[[admin.tokens]]
+name = "ops"
+role = "admin"
+hash = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 [cluster]
 listen = "[::]:8083"
 advertise = "node1.example:8083"
@@ -241,7 +250,9 @@ env = { B = "c" }
 			{Name: "default", Script: "/srv/app/current/dispatch-worker.php", Threads: 4, MaxWait: 30 * time.Second, Env: map[string]string{}},
 			{Name: "cpu", Script: "/srv/app/current/jobs/cpu.php", MaxWait: time.Minute, Env: map[string]string{"B": "c"}},
 		},
-		Admin: Admin{Listen: "[::1]:9000"},
+		Admin: Admin{Listen: "0.0.0.0:9000", TLS: TLS{"/srv/app/tls/admin.crt", "/etc/admin.key"}, Tokens: []AdminToken{
+			{"prometheus", "read", "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}, {"ops", "admin", "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+		}},
 		Cluster: Cluster{
 			Listen: "[::]:8083", Advertise: "node1.example:8083", Join: []string{"node2.example:8083", "[fd00::3]:9083"},
 		},
@@ -354,13 +365,22 @@ func TestOverride(t *testing.T) {
 		t.Errorf("%+v %v", c, err)
 	}
 	for name, value := range map[string]string{
-		"POGOD_DATA_DIR": "~/x", "POGOD_LOG_LEVEL": "loud", "POGOD_WEB_LISTEN": "80", "POGOD_ADMIN_LISTEN": ":8082",
+		"POGOD_DATA_DIR": "~/x", "POGOD_LOG_LEVEL": "loud", "POGOD_WEB_LISTEN": "80", "POGOD_ADMIN_LISTEN": "8082",
 		"POGOD_CLUSTER_LISTEN": "8083", "POGOD_CLUSTER_ADVERTISE": "0.0.0.0:8083",
 	} {
 		_, err := build(Options{Dir: "/srv", Env: vars{name: value}.lookup}, nil)
 		if !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), "the environment's "+name+" must ") {
 			t.Errorf("%s=%s: %v", name, value, err)
 		}
+	}
+	// An address that others can reach.
+	wide := Options{Dir: "/srv", Env: vars{"POGOD_ADMIN_LISTEN": "[::]:8082"}.lookup}
+	if _, err := build(wide, nil); !errors.Is(err, ErrInvalid) || !strings.HasPrefix(err.Error(), `[admin] listen is "[::]:8082", which others can reach: set [admin] tls and tokens`) {
+		t.Error(err)
+	}
+	wide.Insecure = true
+	if c, err := build(wide, nil); err != nil || c.Admin.Listen != "[::]:8082" || !c.Admin.Insecure {
+		t.Error(err)
 	}
 	// What the environment says is not blamed on the file.
 	long := "/" + strings.Repeat("d", 120)

@@ -298,6 +298,7 @@ func (d *decoder) override(o Options, base string) error {
 		*v.to = resolve(o.Dir, v.path)
 		d.over(v.key, source{from: FromFlag, where: v.name})
 	}
+	c.Admin.Insecure = o.Insecure
 	if o.Advertise != "" {
 		if err := CheckAddress(o.Advertise); err != nil {
 			return (*document)(nil).fault(span{}, "--advertise %v", err)
@@ -337,6 +338,12 @@ func (d *decoder) complete(base string) error {
 	}
 	if c.Web.TLS != (TLS{}) {
 		c.Web.TLS.Cert, c.Web.TLS.Key = resolve(base, c.Web.TLS.Cert), resolve(base, c.Web.TLS.Key)
+	}
+	if c.Admin.TLS != (TLS{}) {
+		c.Admin.TLS.Cert, c.Admin.TLS.Key = resolve(base, c.Admin.TLS.Cert), resolve(base, c.Admin.TLS.Key)
+	}
+	if err := checkExposed(&c.Admin); err != nil {
+		return d.blame("[admin] listen", "[admin] listen", err)
 	}
 	if err := checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen); err != nil {
 		return d.blame("[admin] listen", "[admin] listen", err)

@@ -35,7 +35,7 @@ type Setting struct {
 	Table string `json:"table"` // as "[node]", "[queue.mail]", "[[worker]]"
 	Entry int    `json:"entry"` // which of the tables of a list, from 1; 0 in others
 	Key   string `json:"key"`
-	// Value is a string, an int64, a bool, a []string or a map[string]string. Durations are
+	// Value is a string, an int64, a bool, a []string, a map[string]string or a list of such. Durations are
 	// strings. "" and an empty map say that nothing is set.
 	Value any `json:"value"`
 	// Redacted says that Value, or a value in it, is Redacted in place of a secret.

@@ -82,7 +82,9 @@ var abouts = []about{
 	{"[[pool]]", "max_wait", "", poolWait.String(), "the longest that a job waits for a thread"},
 	{"[[pool]]", "env", noDefault, "", envMeaning},
 
-	{"[admin]", "listen", "", anAddress + ", on loopback; port 0: a free one", "health, status, metrics and the API"},
+	{"[admin]", "listen", "", anAddress + "; port 0: a free one", "health, status, metrics and the API; not on loopback it wants tls and tokens"},
+	{"[admin]", "tls", noDefault, "cert and key, PEM files, both or none", "serves over TLS; the files are read again when they change"},
+	{"[admin]", "tokens", noDefault, "name, role and hash of each, no name twice", "who may ask, as \"pogod admin token\" prints it; without one, whoever can connect"},
 
 	{"[cluster]", "listen", "", anAddress + "; port 0: a free one", "where the other nodes connect to, once the node is in a cluster"},
 	{"[cluster]", "advertise", "listen", anAddress + " that others can reach", "the address by which the other nodes reach this one"},
@@ -141,6 +143,12 @@ func TOML(v any) string {
 		list := make([]string, 0, len(v))
 		for _, s := range v {
 			list = append(list, quoted(s))
+		}
+		return "[" + strings.Join(list, ", ") + "]"
+	case []map[string]string:
+		list := make([]string, 0, len(v))
+		for _, m := range v {
+			list = append(list, TOML(m))
 		}
 		return "[" + strings.Join(list, ", ") + "]"
 	case map[string]string:

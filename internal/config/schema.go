@@ -110,7 +110,11 @@ func poolFields(p *Pool) fields {
 }
 
 func adminFields(a *Admin) fields {
-	return fields{"listen": text(&a.Listen, checkAdminListen)}.inert("tokens", "dashboard")
+	return fields{
+		"listen": text(&a.Listen, checkListen),
+		"tls":    certificate(&a.TLS),
+		"tokens": adminTokens(&a.Tokens),
+	}.inert("dashboard")
 }
 
 func clusterFields(c *Cluster) fields {

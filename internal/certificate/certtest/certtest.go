@@ -50,4 +50,3 @@ func Issue(t testing.TB, serial int64, cert, key string) *x509.CertPool {
 	pool.AddCert(parsed)
 	return pool
 }
-
