@@ -258,3 +258,18 @@ func (r *report) consistent(t *testing.T, err error) {
 		t.Error("the load was too thin: some of its kinds of job never came")
 	}
 }
+
+// lookPause is how long eventually waits before it looks again.
+const lookPause = 20 * time.Millisecond
+
+// eventually waits until cond holds.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), readyWithin)
+	defer cancel()
+	for !cond() {
+		if !pause(ctx, lookPause) {
+			t.Fatalf("not within %s: %s", readyWithin, what)
+		}
+	}
+}

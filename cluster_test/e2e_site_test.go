@@ -5,7 +5,6 @@ package cluster_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -20,9 +19,6 @@ import (
 	"testing"
 	"time"
 )
-
-// lookPause is how long eventually waits before it looks again.
-const lookPause = 20 * time.Millisecond
 
 // site is a node with PHP, as a user starts it, and its application.
 type site struct {
@@ -150,18 +146,6 @@ func (s *site) serve(t *testing.T) {
 	}
 	if err := s.ready(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually waits until cond holds.
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), readyWithin)
-	defer cancel()
-	for !cond() {
-		if !pause(ctx, lookPause) {
-			t.Fatalf("not within %s: %s", readyWithin, what)
-		}
 	}
 }
 

@@ -105,9 +105,13 @@ func TestWrongConfiguration(t *testing.T) {
 			file: "[node]\npush_timeout = \"10 s\"\n",
 			want: "pogod.toml:2:16: [node] push_timeout must be a duration, as \"90s\", \"1h30m\" or \"168h\", not \"10 s\": the units are ms, s, m and h\n  2 | push_timeout = \"10 s\"\n    |                ^^^^^^\n",
 		},
-		"no TOML":       {file: "[node]\nmode = production\n", want: "pogod.toml:2:8: this is not TOML: unexpected character U+0070 'p' at start of value: put text in quotes\n  2 | mode = production\n    |        ^\n"},
-		"variable":      {file: "[[worker]]\nenv = { A = \"${NOT_SET}\" }\n", want: "pogod.toml:2:14: the environment has no variable NOT_SET: set it, or write $${ where the text is to have ${\n  2 | env = { A = \"${NOT_SET}\" }\n    |              ^^^^^^^^^^\n"},
-		"environment":   {env: "POGOD_LOG_LEVEL=warning", want: "the environment's POGOD_LOG_LEVEL must be \"debug\", \"info\", \"warn\" or \"error\", not \"warning\": did you mean \"warn\"?\n"},
+		"no TOML":     {file: "[node]\nmode = production\n", want: "pogod.toml:2:8: this is not TOML: unexpected character U+0070 'p' at start of value: put text in quotes\n  2 | mode = production\n    |        ^\n"},
+		"variable":    {file: "[[worker]]\nenv = { A = \"${NOT_SET}\" }\n", want: "pogod.toml:2:14: the environment has no variable NOT_SET: set it, or write $${ where the text is to have ${\n  2 | env = { A = \"${NOT_SET}\" }\n    |              ^^^^^^^^^^\n"},
+		"environment": {env: "POGOD_LOG_LEVEL=warning", want: "the environment's POGOD_LOG_LEVEL must be \"debug\", \"info\", \"warn\" or \"error\", not \"warning\": did you mean \"warn\"?\n"},
+		"wide admin": {
+			file: "[admin]\nlisten = \"0.0.0.0:8082\"\n",
+			want: "pogod.toml:2:10: [admin] listen is \"0.0.0.0:8082\", which others can reach: set [admin] tls and tokens (\"pogod admin token NAME\" makes a token), or take an address of this machine alone, as \"127.0.0.1:8082\"; --insecure does without\n  2 | listen = \"0.0.0.0:8082\"\n    |          ^^^^^^^^^^^^^^\n",
+		},
 		"no file":       {args: []string{"--config", "nowhere.toml"}, want: "the configuration cannot be read: open DIR/nowhere.toml: no such file or directory: name a file that exists"},
 		"socket length": {args: []string{"--data", strings.Repeat("d", 120)}, want: "[node] socket must be at most 107 bytes, the longest path of a unix socket, but DIR/"},
 	} {

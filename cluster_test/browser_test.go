@@ -1,5 +1,3 @@
-//go:build php
-
 package cluster_test
 
 import (
@@ -34,8 +32,9 @@ type message struct {
 	Error  *struct{ Message string }
 }
 
-// newBrowser opens a page, or skips the test where there is no Chromium.
-func newBrowser(t *testing.T, url string, width, height int) *browser {
+// newBrowser opens a page, with more flags of Chromium, or skips the test where there is no
+// Chromium.
+func newBrowser(t *testing.T, url string, width, height int, flags ...string) *browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -43,9 +42,10 @@ func newBrowser(t *testing.T, url string, width, height int) *browser {
 	}
 	theirs, to := pipe(t)
 	answers, ours := pipe(t)
-	cmd := exec.Command(path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+	flags = append(flags, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(),
 		fmt.Sprintf("--window-size=%d,%d", width, height), "--remote-debugging-pipe", "about:blank")
+	cmd := exec.Command(path, flags...)
 	cmd.ExtraFiles = []*os.File{theirs, ours} // descriptors 3 and 4
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	err = cmd.Start()
