@@ -36,8 +36,6 @@ func TestQueueOperations(t *testing.T) {
 	if err := n.ready(); err != nil {
 		t.Fatal(err)
 	}
-	worker := n.caller(link.RoleWorker, workerExt)
-
 	// Paused, through a kill: nothing comes, from others it does.
 	if out := n.done("pause", queueNow); out != "now is paused" {
 		t.Error(out)
@@ -48,7 +46,7 @@ func TestQueueOperations(t *testing.T) {
 	if err := n.ready(); err != nil {
 		t.Fatal(err)
 	}
-	worker = n.caller(link.RoleWorker, workerExt)
+	worker := n.caller(link.RoleWorker, workerExt)
 	n.done("push", queueLater, "other")
 	if d := worker.next(); d.Payload != "other" || worker.ack(d) != 1 {
 		t.Errorf("%+v", d)

@@ -17,18 +17,25 @@
 //
 //	GET    /api/v1/queues                           {"queues":[...]}, each as in the status
 //	GET    /api/v1/queues/{queue}                   one of them
-//	GET    /api/v1/queues/{queue}/jobs              ReadyJobs, the next one first; ?limit= as below
+//	GET    /api/v1/queues/{queue}/jobs              a JobPage; ?limit= and ?cursor= as below,
+//	                                                ?state= ready, suspect, delayed or reserved
 //	POST   /api/v1/queues/{queue}/jobs              {"payload":"...","delay":seconds} is pushed;
 //	                                                {"queue":"...","id":"..."}
+//	DELETE /api/v1/queues/{queue}/jobs              deletes all that wait; {"queue":"...","count":3}
+//	DELETE /api/v1/queues/{queue}/jobs/{id}         deletes one that waits or has failed; likewise
+//	POST   /api/v1/queues/{queue}/pause             {"queue":"...","paused":true}
+//	POST   /api/v1/queues/{queue}/resume            {"queue":"...","paused":false}
 //	GET    /api/v1/queues/{queue}/failed            a FailedPage, the newest first
 //	                                                ?limit=   1 to 1000, else 100; fewer when they
 //	                                                          are large
 //	                                                ?cursor=  the next_cursor of the page before
 //	DELETE /api/v1/queues/{queue}/failed            deletes all; {"queue":"...","count":3}
+//	POST   /api/v1/queues/{queue}/failed/retry      makes fresh jobs of all, or those of
+//	                                                {"error":"...","before":seconds}; {"queue":"...","count":3}
 //	POST   /api/v1/queues/{queue}/failed/{id}/retry makes a fresh job; {"queue":"...","id":"..."}
 //	DELETE /api/v1/queues/{queue}/failed/{id}       deletes one; {"queue":"...","count":1}
 //
-// There, 404 is an unknown queue or job, 413 a payload that is too large, 507 a full queue,
+// There, 404 is an unknown queue or job, 409 a job to delete that is reserved, 413 a payload that is too large, 507 a full queue,
 // 503 a node that is shutting down or finds no leader: nothing was changed; 504 says that
 // the outcome is unknown. What is read is this node's state, with all that it answered.
 //
@@ -42,8 +49,13 @@
 //
 // # Who may ask
 //
-// There are no tokens yet, so the configuration keeps the listener on loopback.
-// A web page of anywhere can still make a browser ask there, and with a name
+// Without bearers, whoever can connect: the configuration keeps the listener on loopback
+// then. With them, all but health and readiness takes a token of the role that the path and
+// the method need: reading read, changing operate, and the cluster admin (access.go). Whoever
+// sends ten wrong ones within a minute is not listened to for the rest of it. Each request
+// that was to change something is told to the log.
+//
+// A web page of anywhere can make a browser ask on loopback, and with a name
 // that it rebinds to 127.0.0.1 could read the answer: a listener on loopback
 // therefore refuses, with 403, every request whose Host is not localhost or a
 // loopback address. What changes something takes Content-Type:
@@ -53,7 +65,8 @@
 // # Bounds
 //
 // Reading a request 10 s, writing an answer 10 s, idle 60 s, headers 8 KiB, body
-// 4 KiB and that of a push 16 MiB and 4 KiB, 256 connections, 128 of one address, one Status 5 s, one reload or change 2 min. Over them a
+// 4 KiB and that of a push 16 MiB and 4 KiB, all long bodies together 64 MiB, 256
+// connections, 128 of one address, one Status 5 s, one reload or change 2 min. Over them a
 // request is refused or its connection closed; nothing waits in a queue. A
 // request with both Content-Length and Transfer-Encoding is refused.
 package admin

@@ -3,7 +3,9 @@
 //	pogod serve      the server
 //	pogod status     what a running node does
 //	pogod queue      what is in the queues of a running node, and what to do with
-//	                 it: ls, show, peek, failed, push, retry, forget, purge
+//	                 it: ls, show, peek, failed, push, retry, forget, purge, pause,
+//	                 resume, clear, delete, drain
+//	pogod admin      token, which makes one for the admin endpoint
 //	pogod cluster    init and join, which make a data directory a member's; token
 //	                 and members, which ask a running node
 //	pogod config     check, show and docs: a configuration, without a node
