@@ -36,6 +36,8 @@ var (
 	ErrNewerFormat = errors.New("storage: the data file was written by a newer pogod")
 	// ErrCorrupt is returned when a value does not match its CRC32C.
 	ErrCorrupt = errors.New("storage: corrupt value")
+	// ErrClosed is returned by a View after Close.
+	ErrClosed = errors.New("storage: the data file is closed")
 	// ErrLocked is returned when another process has the file open.
 	ErrLocked = errors.New("storage: the data file is in use by another process")
 )
@@ -48,27 +50,42 @@ var (
 
 // Store is an open data file.
 type Store struct {
-	db *bolt.DB
-	tx *Tx // the open transaction; nil before the first write after a commit
+	db   *bolt.DB
+	file *os.File // the db's, which its path may not name any more
+	tx   *Tx      // the open transaction; nil before the first write after a commit
 }
 
 // Open opens the file at path, or makes it with mode 0600.
 func Open(path string) (*Store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:         time.Second,
-		InitialMmapSize: mmapSize,
-		FreelistType:    bolt.FreelistMapType,
+	s := &Store{}
+	err := Guard(func() (err error) {
+		s.db, err = bolt.Open(path, 0o600, &bolt.Options{
+			Timeout:         time.Second,
+			InitialMmapSize: mmapSize,
+			FreelistType:    bolt.FreelistMapType,
+			OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+				s.file, err = os.OpenFile(name, flag, mode)
+				return s.file, err
+			},
+		})
+		return err
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
 	}
+	if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrChecksum) || errors.Is(err, bolterrors.ErrVersionMismatch) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := checkFormat(db); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	if err := Guard(func() error { return checkFormat(s.db) }); err != nil {
+		if !errors.Is(err, ErrCorrupt) { // else it may hold its locks
+			err = errors.Join(err, s.db.Close())
+		}
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &Store{db: db}, nil
+	return s, nil
 }
 
 // checkFormat reads the format version, or writes it into a new file.
@@ -142,7 +159,11 @@ func (s *Store) Rollback() error {
 // View calls f with what was committed last. Keep it short: pages that it can see
 // are not reused meanwhile. Byte slices from tx are valid until f returns.
 func (s *Store) View(f func(tx *Tx) error) error {
-	return s.db.View(func(tx *bolt.Tx) error { return f(&Tx{tx: tx}) })
+	err := s.db.View(func(tx *bolt.Tx) error { return f(&Tx{tx: tx}) })
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		return ErrClosed
+	}
+	return err
 }
 
 // Close drops the open transaction, waits for views and closes the file. It does
@@ -157,7 +178,7 @@ type Stats struct {
 
 // Stats of the file, as of the last commit.
 func (s *Store) Stats() (Stats, error) {
-	st, err := os.Stat(s.db.Path())
+	st, err := s.file.Stat()
 	if err != nil {
 		return Stats{}, err
 	}
@@ -184,14 +205,20 @@ func (t *Tx) Bucket(path ...[]byte) (*Bucket, error) {
 		}
 		return &Bucket{b}, nil
 	}
-	b, err := t.tx.CreateBucketIfNotExists(path[0])
-	for _, name := range path[1:] {
-		if err == nil {
+	var b *bolt.Bucket
+	for i, name := range path {
+		var err error
+		if i == 0 {
+			b, err = t.tx.CreateBucketIfNotExists(name)
+		} else {
 			b, err = b.CreateBucketIfNotExists(name)
 		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", path, err)
+		if err == nil && b.Sequence() == 0 {
+			err = b.SetSequence(nameSum(name)) // for Verify: bbolt has no sum of it
+		}
+		if err != nil {
+			return nil, fmt.Errorf("bucket %s: %w", path, err)
+		}
 	}
 	return &Bucket{b}, nil
 }

@@ -1,0 +1,114 @@
+package storage
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// ErrDamaged is returned when the bytes of a copy are not those that were sent.
+var ErrDamaged = errors.New("storage: the copy does not match its CRC32C")
+
+// Copy is the file as it was at one commit, to be written somewhere else while the
+// writer goes on. Its pages are not reused before Close, so the file grows meanwhile.
+//
+// What it writes is a data file as Open takes it, and behind that the CRC32C of all its
+// bytes, 4 of them, big-endian.
+type Copy struct{ tx *bolt.Tx }
+
+// copySum is what a copy has behind the file.
+const copySum = 4
+
+// Copy begins a copy of what was committed last. Close ends it.
+func (s *Store) Copy() (*Copy, error) {
+	tx, err := s.db.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("begin a copy: %w", err)
+	}
+	return &Copy{tx}, nil
+}
+
+// View calls f with what the copy holds.
+func (c *Copy) View(f func(tx *Tx) error) error { return f(&Tx{tx: c.tx}) }
+
+// Size is exactly how many bytes WriteTo writes.
+func (c *Copy) Size() int64 { return c.tx.Size() + copySum }
+
+// WriteTo writes the file and its sum. It implements io.WriterTo.
+func (c *Copy) WriteTo(w io.Writer) (int64, error) {
+	sum := crc32.New(castagnoli)
+	n, err := c.tx.WriteTo(io.MultiWriter(w, sum))
+	if err != nil {
+		return n, fmt.Errorf("copy the data file: %w", err)
+	}
+	m, err := w.Write(binary.BigEndian.AppendUint32(nil, sum.Sum32()))
+	return n + int64(m), err
+}
+
+// Close ends the copy. It is idempotent.
+func (c *Copy) Close() error {
+	if err := c.tx.Rollback(); err != nil && !errors.Is(err, bolt.ErrTxClosed) {
+		return err
+	}
+	return nil
+}
+
+// Incoming is a copy that is being received into a file. It implements io.Writer.
+type Incoming struct {
+	f    *os.File
+	last []byte // the bytes seen last: the sum, if no more come
+	sum  uint32
+	n    int64
+}
+
+// Receive begins a copy in the file at path, in place of what is there.
+func Receive(path string) (*Incoming, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &Incoming{f: f}, nil
+}
+
+// Write takes the next bytes.
+func (i *Incoming) Write(p []byte) (int, error) {
+	i.n += int64(len(p))
+	keep := p[max(0, len(p)-copySum):]
+	old := max(0, len(i.last)+len(keep)-copySum) // bytes of last that are of the file after all
+	for _, b := range [][]byte{i.last[:old], p[:len(p)-len(keep)]} {
+		if _, err := i.f.Write(b); err != nil {
+			return 0, err
+		}
+		i.sum = crc32.Update(i.sum, castagnoli, b)
+	}
+	i.last = append(bytes.Clone(i.last[old:]), keep...)
+	return len(p), nil
+}
+
+// Received is how many bytes have come, the sum's included.
+func (i *Incoming) Received() int64 { return i.n }
+
+// Finish makes the file durable, and checks all of it: its sum, and what Verify looks
+// at. It fails with ErrDamaged or ErrCorrupt; the file is there all the same, until
+// Cancel.
+func (i *Incoming) Finish() error {
+	if err := errors.Join(i.f.Sync(), i.f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", i.f.Name(), err)
+	}
+	if len(i.last) != copySum || binary.BigEndian.Uint32(i.last) != i.sum {
+		return fmt.Errorf("%w: %s", ErrDamaged, i.f.Name())
+	}
+	return VerifyFile(i.f.Name())
+}
+
+// Cancel removes the file.
+func (i *Incoming) Cancel() error {
+	_ = i.f.Close() // it may be closed already
+	return os.Remove(i.f.Name())
+}
