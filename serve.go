@@ -169,7 +169,7 @@ func (n *node) startGroup(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if n.group, err = raftfsm.Open(group); err != nil {
+	if n.group, err = raftfsm.Open(ctx, group); err != nil {
 		return err
 	}
 	definitions := definitions(n.cfg)

@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -75,6 +74,10 @@ type FSM struct {
 
 	announce  func(index uint64, urgent bool) // after entries were applied, urgent if one has jobs for a node; set before raft runs, nil: nobody is told
 	handedOut bool                            // since the last announcement
+	hold      func() bool                     // no snapshot is taken now; set before raft runs, nil: never
+	last      func() *marker                  // the snapshot that there is; likewise
+	damaged   func(err error)                 // the data file is; likewise
+	closing   sync.WaitGroup                  // files that Restore replaced
 
 	failed    chan struct{} // closed with err set
 	committed atomic.Uint64 // the index that the file holds durably
@@ -105,8 +108,8 @@ var _ raft.BatchingFSM = (*FSM)(nil)
 // OpenFSM reads the state that store holds, or begins a new one.
 func OpenFSM(store *storage.Store, c clock.Clock) (*FSM, error) {
 	f := &FSM{clock: c, store: store, queue: queue.NewState(), failed: make(chan struct{})}
-	if err := f.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("read the data file: %w", err), store.Rollback())
+	if err := storage.Guard(f.load); err != nil {
+		return nil, fmt.Errorf("read the data file: %w", err)
 	}
 	return f, nil
 }
@@ -172,7 +175,7 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	for i, l := range logs {
 		o := &Outcome{Index: l.Index}
 		if f.err == nil {
-			f.stop(f.applyEntry(l, o))
+			f.stop(storage.Guard(func() error { return f.applyEntry(l, o) }))
 		}
 		o.Err = f.err
 		out[i] = o
@@ -310,7 +313,9 @@ func (f *FSM) applyOne(c *command.Command) (command.Result, error) {
 }
 
 // commit writes everything applied so far to the disk. mu is held.
-func (f *FSM) commit() error {
+func (f *FSM) commit() error { return storage.Guard(f.write) }
+
+func (f *FSM) write() error {
 	if !f.store.Dirty() {
 		return nil
 	}
@@ -358,6 +363,9 @@ func (f *FSM) flush() {
 func (f *FSM) stop(err error) {
 	if err != nil && f.err == nil {
 		f.err = fmt.Errorf("%w: %w", ErrStopped, err)
+		if errors.Is(err, storage.ErrCorrupt) && f.damaged != nil {
+			f.damaged(err)
+		}
 		close(f.failed)
 	}
 }
@@ -390,28 +398,53 @@ func (f *FSM) Inspect(g func(s *queue.State, tx *storage.Tx) error) error {
 	if f.err != nil {
 		return f.err
 	}
-	if f.store.Dirty() {
-		tx, err := f.store.Tx()
-		if err != nil {
-			return err
+	err := storage.Guard(func() error {
+		if f.store.Dirty() {
+			tx, err := f.store.Tx()
+			if err != nil {
+				return err
+			}
+			return g(f.queue, tx)
 		}
-		return g(f.queue, tx)
+		return f.store.View(func(tx *storage.Tx) error { return g(f.queue, tx) })
+	})
+	if errors.Is(err, storage.ErrCorrupt) {
+		f.stop(err)
 	}
-	return f.store.View(func(tx *storage.Tx) error { return g(f.queue, tx) })
+	return err
 }
 
 // View calls g with the data file, all that was applied included.
 func (f *FSM) View(g func(tx *storage.Tx) error) error {
-	f.mu.Lock()
-	if f.err == nil {
-		f.stop(f.commit())
-	}
-	err, store := f.err, f.store
-	f.mu.Unlock()
-	if err != nil {
+	for {
+		f.mu.Lock()
+		if f.err == nil {
+			f.stop(f.commit())
+		}
+		err, store := f.err, f.store
+		f.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		err = storage.Guard(func() error { return store.View(g) })
+		if errors.Is(err, storage.ErrClosed) {
+			continue // Restore came between: there is another file
+		}
+		f.report(store, err)
 		return err
 	}
-	return store.View(g)
+}
+
+// report stops the state machine when err says that its data file is damaged.
+func (f *FSM) report(store *storage.Store, err error) {
+	if !errors.Is(err, storage.ErrCorrupt) {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.store == store {
+		f.stop(err)
+	}
 }
 
 // Reserved appends the deliveries that a session holds to buf, oldest lease first,
@@ -506,7 +539,11 @@ func (f *FSM) Hash() (sum [sha256.Size]byte, applied uint64, err error) {
 func (f *FSM) Indexes() (applied, committed uint64) { return f.lastIndex.Load(), f.committed.Load() }
 
 // StoreStats returns the size of the data file.
-func (f *FSM) StoreStats() (storage.Stats, error) { return f.store.Stats() }
+func (f *FSM) StoreStats() (storage.Stats, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.store.Stats()
+}
 
 // Watch returns a channel that gets a signal after entries were applied. It holds one
 // signal; more of them are one.
@@ -542,10 +579,19 @@ type reference struct {
 }
 
 // Snapshot makes everything applied so far durable. raft then drops the log up to
-// here; nothing is copied.
+// here; nothing is copied. It fails with raft.ErrNothingNewToSnapshot when there is
+// nothing, and while the log is to be kept, see streams.
 func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
+	if f.hold != nil && f.hold() {
+		return nil, raft.ErrNothingNewToSnapshot
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.last != nil {
+		if m := f.last(); m != nil && f.applied.index <= m.FSMIndex {
+			return nil, raft.ErrNothingNewToSnapshot
+		}
+	}
 	if f.err == nil {
 		f.stop(f.commit())
 	}
@@ -565,21 +611,21 @@ func (r *reference) Persist(s raft.SnapshotSink) error {
 // Release has nothing to free.
 func (r *reference) Release() {}
 
-// Restore is refused: snapshots are not sent yet.
-func (f *FSM) Restore(rc io.ReadCloser) error {
-	return errors.Join(ErrNoStream, rc.Close())
-}
-
-// Close commits what is open and closes the data file.
+// Close commits what is open and closes the data file, unless that is damaged: bbolt may
+// hold its locks then.
 func (f *FSM) Close() error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.err == nil {
 		f.stop(f.commit())
 	}
 	err := f.err
 	if f.err == nil {
 		f.err = ErrStopped // whoever still calls is told
+	}
+	f.mu.Unlock()
+	f.closing.Wait()
+	if errors.Is(err, storage.ErrCorrupt) {
+		return err
 	}
 	return errors.Join(err, f.store.Close())
 }

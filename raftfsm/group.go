@@ -1,6 +1,8 @@
 package raftfsm
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,6 +34,14 @@ type Config struct {
 	// Joins says that a new node waits for the group that it was admitted to; otherwise
 	// it begins a group of one.
 	Joins bool
+	// Peers have a data file when this node's cannot be used. nil: Open fails then.
+	Peers Peers
+	// Rebuilding is called when a data file is fetched from them, before Open returns, with
+	// the reason, and how to see how far it is. nil: nobody wants to know.
+	Rebuilding func(reason error, running func() []Stream)
+	// LogBytes of log since the last snapshot ask for the next one, and as many are kept
+	// behind it for members that were away. 0: 64 MiB.
+	LogBytes int64
 }
 
 // The times of a group with a transport. An election takes between one and three of the
@@ -48,80 +59,146 @@ type Group struct {
 	FSM  *FSM
 	Raft *raft.Raft
 
-	cfg   Config
-	log   *logStore
-	snaps *snapshotStore
-	quit  chan struct{}
-	done  chan struct{} // closed when snapshotLoop has ended
+	cfg     Config
+	log     *logStore
+	snaps   *snapshotStore
+	streams *streams
+	scrub   scrub
+	quit    chan struct{}
+	loops   sync.WaitGroup // snapshotLoop and scrubLoop
 }
 
 // The files in the data directory.
 const (
 	stateFile    = "state.db"
+	damagedFile  = "state.db.damaged" // is there when the data file must not be used, and says why
 	snapshotFile = "snapshot.json"
 	logDir       = "log"
 )
 
 // Open opens data file, snapshot marker and log, refuses what does not belong
-// together, and starts raft: a new node becomes a group of one.
-func Open(cfg Config) (*Group, error) {
-	g := &Group{cfg: cfg, quit: make(chan struct{}), done: make(chan struct{})}
-	if err := g.open(); err != nil {
-		return nil, errors.Join(err, g.closeFiles())
+// together, and starts raft: a new node becomes a group of one. A data file that cannot
+// be used while the log is whole is replaced by that of another node, which may take as
+// long as there is none: ctx ends that. It fails with ErrFileDamaged, storage.ErrCorrupt,
+// ErrLogLost or ErrLogDamaged, and says what to do.
+func Open(ctx context.Context, cfg Config) (*Group, error) {
+	g := &Group{cfg: cfg, quit: make(chan struct{}), streams: newStreams(cfg.Clock, cfg.Log)}
+	if err := g.open(ctx); err != nil {
+		return nil, errors.Join(g.advise(err), g.closeFiles())
 	}
 	if err := g.start(); err != nil {
-		return nil, errors.Join(err, g.closeFiles())
+		return nil, errors.Join(g.advise(err), g.closeFiles())
 	}
-	go g.snapshotLoop() // ended by Close
+	g.loops.Go(g.snapshotLoop) // ended by Close
+	g.loops.Go(g.scrubLoop)    // as well
 	return g, nil
 }
 
-func (g *Group) open() error {
-	statePath := g.cfg.Dir.File(stateFile)
-	_, err := os.Stat(statePath)
-	isNew := errors.Is(err, os.ErrNotExist)
-	if g.snaps, err = openSnapshotStore(g.cfg.Dir.File(snapshotFile)); err != nil {
+// advise adds to an error of the start what to do.
+func (g *Group) advise(err error) error {
+	file := errors.Is(err, ErrFileDamaged) || errors.Is(err, storage.ErrCorrupt)
+	log := errors.Is(err, ErrLogLost) || errors.Is(err, ErrLogDamaged)
+	switch {
+	case log && g.cfg.Transport != nil:
+		return fmt.Errorf("%w; node %s cannot come back under its id, for it may have forgotten what it accepted: move %s away, and bring the node in anew with `pogod cluster token` on another node and `pogod cluster join` here",
+			err, g.cfg.Dir.NodeID(), g.cfg.Dir.Path)
+	case log || file:
+		return fmt.Errorf("%w; restore the whole directory %s from a copy", err, g.cfg.Dir.Path)
+	}
+	return err
+}
+
+func (g *Group) open(ctx context.Context) error {
+	limit := cmp.Or(g.cfg.LogBytes, defaultLogBytes)
+	var damage, err error
+	if g.snaps, damage = openSnapshotStore(g.cfg.Dir.Path, g.streams); g.snaps == nil {
+		return damage
+	}
+	if g.log, err = openLog(g.cfg.Dir.File(logDir), limit, hcLogger(g.cfg.Log, "log")); err != nil {
 		return err
 	}
-	if g.log, err = openLog(g.cfg.Dir.File(logDir), hcLogger(g.cfg.Log, "log")); err != nil {
+	after := uint64(0)
+	if m := g.snaps.marker(); m != nil {
+		after = m.Meta.Index
+	}
+	if err := errors.Join(g.log.belongs(g.cfg.Dir), g.snaps.swap()); err != nil {
 		return err
 	}
-	first, last, err := g.log.indexes()
-	if err != nil {
+	if err := g.log.check(after); err != nil {
+		return err
+	}
+	if damage == nil {
+		damage = g.openState()
+	}
+	if g.cfg.Peers != nil && (errors.Is(damage, ErrFileDamaged) || errors.Is(damage, storage.ErrCorrupt)) {
+		if err := g.rebuild(ctx, damage); err != nil {
+			return err
+		}
+		damage = g.openState()
+	}
+	return damage
+}
+
+// verifiedAtStart is how large a data file is verified whole at each start; a larger one
+// is by the scrubber.
+const verifiedAtStart = 64 << 20
+
+// openState opens the data file, if it belongs to marker and log.
+func (g *Group) openState() error {
+	path := g.cfg.Dir.File(stateFile)
+	if why, err := os.ReadFile(g.cfg.Dir.File(damagedFile)); !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(fmt.Errorf("%w: %s", ErrFileDamaged, strings.TrimSpace(string(why))), err)
+	}
+	st, err := os.Stat(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f := found{marker: g.snaps.marker(), fresh: err != nil}
+	if f.first, f.last, err = g.log.indexes(); err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
-	m := g.snaps.marker()
-	if isNew {
+	if f.fresh {
 		// Before a file is made: a refused directory is left as it was.
-		if _, err := fits(m, position{}, nil, true, first, last); err != nil {
+		if _, err := f.fits(); err != nil {
+			return err
+		}
+	} else if st.Size() <= verifiedAtStart {
+		if err := storage.VerifyFile(path); err != nil {
 			return err
 		}
 	}
-	store, err := storage.Open(statePath)
+	store, err := storage.Open(path)
 	if err != nil {
 		return err
 	}
 	if g.FSM, err = OpenFSM(store, g.cfg.Clock); err != nil {
-		return errors.Join(err, store.Close())
+		if !errors.Is(err, storage.ErrCorrupt) { // else bbolt may hold its locks
+			err = errors.Join(err, store.Close())
+		}
+		return err
 	}
-	cut, err := fits(m, g.FSM.applied, g.FSM.epoch, isNew, first, last)
+	f.file, f.epoch = g.FSM.applied, g.FSM.epoch
+	cut, err := f.fits()
 	if err != nil {
+		err = errors.Join(err, g.FSM.Close())
+		g.FSM = nil
 		return err
 	}
 	if cut {
-		if err := g.log.DeleteRange(first, last); err != nil {
+		if err := g.log.DeleteRange(f.first, f.last); err != nil {
 			return fmt.Errorf("empty the log: %w", err)
 		}
-		return nil
 	}
-	if last == 0 {
-		return nil
+	g.snaps.fsm = g.FSM
+	g.FSM.hold, g.FSM.last, g.FSM.damaged = g.streams.holding, g.snaps.marker, g.noteDamage
+	return nil
+}
+
+// noteDamage keeps the data file from being used again.
+func (g *Group) noteDamage(err error) {
+	if err := datadir.WriteFile(g.cfg.Dir.File(damagedFile), []byte(err.Error()+"\n")); err != nil {
+		g.cfg.Log.Error("that the data file is damaged could not be noted: do not start this node again with it", "error", err)
 	}
-	after := first - 1
-	if m != nil {
-		after = max(after, m.Meta.Index)
-	}
-	return g.log.count(after, last)
 }
 
 func (g *Group) start() (err error) {
@@ -148,7 +225,7 @@ func (g *Group) start() (err error) {
 		const soon = 50 * time.Millisecond
 		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout, c.CommitTimeout = soon, soon, soon, soon
 	} else if m, ok := transport.(memberTransport); ok {
-		a := newAnnouncer(m, g.cfg.Clock)
+		a := newAnnouncer(streamed{m, g.streams}, g.cfg.Clock)
 		transport, g.FSM.announce = a, a.applied
 	}
 	exists, err := raft.HasExistingState(g.log, g.log, g.snaps)
@@ -192,33 +269,49 @@ func (g *Group) finishBootstrap(one raft.Configuration) error {
 		return err
 	}
 	if term > 1 {
-		return fmt.Errorf("the log is empty but raft was in term %d: the log is lost; restore the whole directory from a copy, or remove it to begin anew", term)
+		return fmt.Errorf("%w: it is empty, but raft was in term %d", ErrLogLost, term)
 	}
 	return g.log.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(one)})
 }
 
-// snapshotLoop takes a snapshot when the log has grown by snapshotBytes, so that the
-// log stays bounded whatever the size of its entries.
+// snapshotLoop takes a snapshot when the log has grown enough, so that it stays bounded
+// whatever the size of its entries.
 func (g *Group) snapshotLoop() {
-	defer close(g.done)
 	for {
 		select {
 		case <-g.quit:
 			return
 		case <-g.log.full:
 		}
-		if err := g.Snapshot(); err != nil && !errors.Is(err, raft.ErrRaftShutdown) {
+		err := g.Snapshot()
+		if err == nil || errors.Is(err, raft.ErrRaftShutdown) {
+			continue
+		}
+		if !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 			g.cfg.Log.Warn("snapshot failed, the log grows on", "error", err)
 		}
+		again := make(chan struct{}) // the next entry would ask at once
+		t := g.cfg.Clock.AfterFunc(snapshotPause, func() { close(again) })
+		select {
+		case <-g.quit:
+		case <-again:
+			signal(g.log.full)
+		}
+		t.Stop()
 	}
 }
 
-// Snapshot makes the data file the new beginning of the log.
+// snapshotPause is how long after a snapshot that was not taken the next one is tried.
+const snapshotPause = time.Second
+
+// Snapshot makes the data file the new beginning of the log. It fails with
+// raft.ErrNothingNewToSnapshot when there is nothing to do, and while a member needs the
+// log as it is.
 func (g *Group) Snapshot() error {
 	c := g.Raft.ReloadableConfig()
-	c.TrailingLogs = g.log.trailing(trailingMembers)
+	c.TrailingLogs = g.log.trailing(g.log.limit)
 	if g.cfg.Transport == nil {
-		c.TrailingLogs = g.log.trailing(trailingAlone)
+		c.TrailingLogs = g.log.trailing(g.log.limit / 4)
 	}
 	if err := g.Raft.ReloadConfig(c); err != nil {
 		return err
@@ -229,6 +322,10 @@ func (g *Group) Snapshot() error {
 	g.log.snapshotTaken()
 	return nil
 }
+
+// Streams returns the data files that are on their way from or to this node, and how many
+// it has sent and received whole since its start.
+func (g *Group) Streams() (running []Stream, sent, received uint64) { return g.streams.all() }
 
 // Failed returns a channel that is closed when the node must end: its log or its state
 // machine cannot go on. Err says why.
@@ -278,7 +375,7 @@ func (g *Group) LogStats() (LogStats, error) {
 // once.
 func (g *Group) Close() error {
 	close(g.quit)
-	<-g.done
+	g.loops.Wait()
 	return errors.Join(g.Raft.Shutdown().Error(), g.closeFiles())
 }
 

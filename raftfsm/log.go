@@ -1,6 +1,8 @@
 package raftfsm
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 
 	"pogod/internal/command"
+	"pogod/internal/datadir"
 )
 
 // MaxEntry is the largest log entry, in bytes: a command of command.MaxCommand and
@@ -29,35 +32,37 @@ type logStore struct {
 	*wal.WAL
 	meta *metadb.BoltMetaDB // ours to close: WAL.Close leaves it locked
 
+	checked bool         // check found nothing wrong
+	limit   int64        // bytes since the last snapshot that ask for the next one
 	bytes   atomic.Int64 // appended since the last snapshot
 	entries atomic.Int64
-	full    chan struct{} // holds a signal when snapshotBytes were appended
+	full    chan struct{} // holds a signal when limit was reached
 
 	mu     sync.Mutex // guards err
 	err    error
 	failed chan struct{} // closed with err set
 }
 
-// snapshotBytes of log since the last snapshot ask for the next one.
-const snapshotBytes = 64 << 20
+// defaultLogBytes of log since the last snapshot ask for the next one. As much is kept
+// behind a snapshot: a member that was away is sent what it lacks from there, as long as
+// that is not more. A node alone keeps a quarter of it.
+const defaultLogBytes = 64 << 20
 
-// These bytes of log are kept behind a snapshot: a member that was away is sent what it
-// lacks from there, as long as that is not more.
-const (
-	trailingAlone   = 16 << 20
-	trailingMembers = 64 << 20
-)
+// endKey is the stable store's key of the log's last index when it was closed, 0 while it
+// is open: raft-wal takes a damaged end for a write that was cut off, and forgets it.
+var endKey = []byte("pogod-log-end")
 
-func openLog(dir string, logger hclog.Logger) (*logStore, error) {
+func openLog(dir string, limit int64, logger hclog.Logger) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the log's directory: %w", err)
 	}
 	meta := &metadb.BoltMetaDB{}
-	w, err := wal.Open(dir, wal.WithMetaStore(meta), wal.WithLogger(logger), wal.WithSegmentFiler(segmentFiler(dir)))
+	w, err := wal.Open(dir, wal.WithMetaStore(meta), wal.WithLogger(logger), wal.WithSegmentFiler(segmentFiler(dir)),
+		wal.WithSegmentSize(int(limit))) // an entry that was cut off is gone with its segment, not before
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the log in %s: %w", dir, err), meta.Close())
+		return nil, errors.Join(fmt.Errorf("%w: open the log in %s: %w", ErrLogDamaged, dir, err), meta.Close())
 	}
-	return &logStore{WAL: w, meta: meta, full: make(chan struct{}, 1), failed: make(chan struct{})}, nil
+	return &logStore{WAL: w, meta: meta, limit: limit, full: make(chan struct{}, 1), failed: make(chan struct{})}, nil
 }
 
 // StoreLog implements raft.LogStore.
@@ -73,13 +78,13 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		}
 		size += len(l.Data)
 	}
-	if err := s.WAL.StoreLogs(logs); err != nil {
+	if err := s.WAL.StoreLogs(sealed(logs)); err != nil {
 		err = fmt.Errorf("append to the log: %w", err)
 		s.fail(err)
 		return err
 	}
 	s.entries.Add(int64(len(logs)))
-	if s.bytes.Add(int64(size)) > snapshotBytes {
+	if s.bytes.Add(int64(size)) > s.limit {
 		select {
 		case s.full <- struct{}{}:
 		default:
@@ -110,19 +115,64 @@ func (s *logStore) keep(err error) error {
 	return nil
 }
 
-// count adds up what the log holds behind a snapshot, so that a node that restarts often
-// takes snapshots too.
-func (s *logStore) count(after, last uint64) error {
-	var l raft.Log
-	for i := after + 1; i <= last; i++ {
-		if err := s.GetLog(i, &l); err != nil {
-			return fmt.Errorf("read entry %d of the log: %w", i, err)
-		}
-		s.entries.Add(1)
-		s.bytes.Add(int64(len(l.Data)))
+// idKey is the stable store's key of the log's id.
+var idKey = []byte("pogod-log-id")
+
+// belongs sees that the log is the one that the node has had before, by an id that it
+// shares with node.json. Term and vote are in it: with an empty one in its place the node
+// would have forgotten whom it voted for, and what it told others that it had.
+func (s *logStore) belongs(dir *datadir.Dir) error {
+	id, err := s.Get(idKey)
+	if err != nil {
+		return fmt.Errorf("%w: read its id: %w", ErrLogDamaged, err)
 	}
-	if s.bytes.Load() > snapshotBytes {
+	known := dir.LogID()
+	switch {
+	case known != "" && string(id) != known:
+		return fmt.Errorf("%w: it is not the one that node %s has had before: it was removed, or put in place of another", ErrLogDamaged, dir.NodeID())
+	case known != "":
+		return nil
+	case len(id) == 0:
+		raw := make([]byte, 8)
+		_, _ = rand.Read(raw) // never fails
+		id = []byte(hex.EncodeToString(raw))
+		if err := s.WAL.Set(idKey, id); err != nil {
+			return fmt.Errorf("write the log's id: %w", err)
+		}
+	}
+	return dir.SetLogID(string(id))
+}
+
+// check reads the whole log, and that it ends where it was closed. It adds up what it
+// holds behind a snapshot at after, so that a node that restarts often takes snapshots too.
+func (s *logStore) check(after uint64) error {
+	first, last, err := s.indexes()
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	end, err := s.GetUint64(endKey)
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	if last < end {
+		return fmt.Errorf("%w: it ends at entry %d, and was closed at %d", ErrLogDamaged, last, end)
+	}
+	var l raft.Log
+	for i := first; i <= last && last > 0; i++ {
+		if err := s.GetLog(i, &l); err != nil {
+			return err
+		}
+		if i > after {
+			s.entries.Add(1)
+			s.bytes.Add(int64(len(l.Data)))
+		}
+	}
+	if s.bytes.Load() > s.limit {
 		s.full <- struct{}{} // has room: nobody else knows the log yet
+	}
+	s.checked = true
+	if err := s.WAL.SetUint64(endKey, 0); err != nil {
+		return fmt.Errorf("open the log: %w", err)
 	}
 	return nil
 }
@@ -164,4 +214,11 @@ func (s *logStore) indexes() (first, last uint64, err error) {
 	return first, last, errors.Join(err1, err2)
 }
 
-func (s *logStore) close() error { return errors.Join(s.Close(), s.meta.Close()) }
+// close notes where the log ends, unless that is not known to be right, and closes it.
+func (s *logStore) close() error {
+	var err error
+	if _, last, bad := s.indexes(); s.checked && s.firstErr() == nil && bad == nil {
+		err = s.WAL.SetUint64(endKey, last)
+	}
+	return errors.Join(err, s.Close(), s.meta.Close())
+}

@@ -14,7 +14,7 @@ func TestALogThatWasCutIsReadAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	reopen := func() *logStore {
 		t.Helper()
-		s, err := openLog(dir, hclog.NewNullLogger())
+		s, err := openLog(dir, defaultLogBytes, hclog.NewNullLogger())
 		if err != nil {
 			t.Fatal(err)
 		}

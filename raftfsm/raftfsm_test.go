@@ -57,7 +57,7 @@ func tryStart(t testing.TB, path string) (*node, error) {
 	if n.dir, err = datadir.Open(path); err != nil {
 		return nil, err
 	}
-	if n.group, err = raftfsm.Open(raftfsm.Config{Dir: n.dir, Clock: clock.System(), Log: log}); err != nil {
+	if n.group, err = raftfsm.Open(t.Context(), raftfsm.Config{Dir: n.dir, Clock: clock.System(), Log: log}); err != nil {
 		return nil, errors.Join(err, n.dir.Close())
 	}
 	encoded, hash := definitions.Encode()

@@ -22,6 +22,8 @@ const (
 	bugAnswerBeforeCommit = "answer-before-commit" // a push is answered before its batch is submitted
 	bugNoLogFsync         = "no-log-fsync"         // the log's segments are written and never synced
 	bugDroppedDedupe      = "dropped-dedupe"       // a batch that was applied is applied again
+	bugSnapshotRace       = "snapshot-race"        // a stream has the meta of the marker, not of what it holds
+	bugRestoreSkipped     = "restore-skipped"      // a received file is not swapped in
 )
 
 var earlyAnswers atomic.Uint64
@@ -36,6 +38,12 @@ func answerEarly(c *command.Command) (r command.Result, early bool) {
 
 // dedupes reports whether a batch is applied once.
 func dedupes() bool { return seededBug != bugDroppedDedupe }
+
+// namesItself reports whether a stream is named by what it holds.
+func namesItself() bool { return seededBug != bugSnapshotRace }
+
+// restores reports whether a received file is swapped in.
+func restores() bool { return seededBug != bugRestoreSkipped }
 
 // segmentFiler returns nil, which is raft-wal's own, or one whose files never sync.
 func segmentFiler(dir string) types.SegmentFiler {

@@ -15,5 +15,11 @@ func answerEarly(*command.Command) (r command.Result, early bool) { return r, fa
 // dedupes reports that a batch is applied once.
 func dedupes() bool { return true }
 
+// namesItself reports that a stream is named by what it holds.
+func namesItself() bool { return true }
+
+// restores reports that a received file is swapped in.
+func restores() bool { return true }
+
 // segmentFiler returns nil, which is raft-wal's own.
 func segmentFiler(string) types.SegmentFiler { return nil }

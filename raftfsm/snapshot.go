@@ -1,54 +1,67 @@
 package raftfsm
 
 import (
-	"bytes"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/raft"
 
 	"pogod/internal/datadir"
+	"pogod/storage"
 )
 
-// ErrNoStream is returned when a snapshot would have to be sent or received as a stream:
-// a member was away for longer than the log that is kept. It is not built yet.
-var ErrNoStream = errors.New("raftfsm: a member lags behind the log that is kept, and this version cannot send it the data file; remove its data directory and let it join as a new node")
+// ErrStaleSnapshot is returned for a snapshot below the one that there is: it would move
+// the node back.
+var ErrStaleSnapshot = errors.New("raftfsm: a snapshot is older than the one that there is")
+
+// ErrForeignStream is returned when a received data file is not what its sender says.
+var ErrForeignStream = errors.New("raftfsm: the received data file is not what its sender says")
 
 // marker is the whole snapshot on disk: the name of what the data file held durably
 // when it was written. It is replaced atomically.
 type marker struct {
 	Meta     raft.SnapshotMeta `json:"meta"`
-	FSMIndex uint64            `json:"fsm_index"` // what the state machine saw last: no-ops and barriers never reach it, so it may be below Meta.Index
-	Epoch    []byte            `json:"epoch"`
+	FSMIndex uint64            `json:"fsm_index"`          // what the state machine saw last: no-ops and barriers never reach it, so it may be below Meta.Index
+	Epoch    []byte            `json:"epoch"`              //
+	Received string            `json:"received,omitempty"` // the file that came from another node; until it is swapped in it is there under that name
 }
 
-// snapshotStore implements raft.SnapshotStore with one marker.
+// snapshotStore implements raft.SnapshotStore with one marker, and the data file behind it.
 type snapshotStore struct {
-	path string
+	dir     string
+	fsm     *FSM // set before raft runs
+	streams *streams
 
-	mu  sync.Mutex // guards cur; held across the marker's fsync, by raft's snapshot goroutine alone
+	mu  sync.Mutex // guards cur; held across the marker's fsync, by raft's snapshot and main goroutines alone
 	cur *marker
 }
 
-func openSnapshotStore(path string) (*snapshotStore, error) {
-	s := &snapshotStore{path: path}
-	b, err := os.ReadFile(path)
+func openSnapshotStore(dir string, s *streams) (*snapshotStore, error) {
+	store := &snapshotStore{dir: dir, streams: s}
+	b, err := os.ReadFile(store.path(snapshotFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return s, nil
+		return store, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.cur = &marker{}
-	if err := json.Unmarshal(b, s.cur); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	m := &marker{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return store, fmt.Errorf("%w: %s is damaged: %w", ErrFileDamaged, store.path(snapshotFile), err)
 	}
-	return s, nil
+	store.cur = m
+	return store, nil
 }
+
+func (s *snapshotStore) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *snapshotStore) marker() *marker {
 	s.mu.Lock()
@@ -56,10 +69,46 @@ func (s *snapshotStore) marker() *marker {
 	return s.cur
 }
 
+// received returns the path of a received file that is not swapped in yet, "" for none.
+func (s *snapshotStore) received() string {
+	m := s.marker()
+	if m == nil || m.Received == "" {
+		return ""
+	}
+	path := s.path(m.Received)
+	if _, err := os.Lstat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// swap gives a received file the data file's name, when a crash came before Restore did,
+// and removes what was received in part.
+func (s *snapshotStore) swap() error {
+	if path := s.received(); path != "" {
+		if err := replace(path, s.path(stateFile)); err != nil {
+			return fmt.Errorf("swap in the received data file: %w", err)
+		}
+	}
+	stray, err := filepath.Glob(s.path(receivedFiles))
+	for _, path := range stray {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
+// replace renames a file, durably.
+func replace(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return datadir.SyncDir(filepath.Dir(to))
+}
+
 // Create begins a snapshot. It becomes the snapshot when its sink is closed.
 func (s *snapshotStore) Create(v raft.SnapshotVersion, index, term uint64, c raft.Configuration, ci uint64, _ raft.Transport) (raft.SnapshotSink, error) {
 	if m := s.marker(); m != nil && index < m.Meta.Index {
-		return nil, fmt.Errorf("raftfsm: a snapshot at %d is older than the one at %d", index, m.Meta.Index)
+		return nil, fmt.Errorf("%w: %d, and %d", ErrStaleSnapshot, index, m.Meta.Index)
 	}
 	return &sink{store: s, m: marker{Meta: raft.SnapshotMeta{
 		Version: v, ID: fmt.Sprintf("%d-%d", term, index), Index: index, Term: term, Configuration: c, ConfigurationIndex: ci,
@@ -76,9 +125,53 @@ func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	return []*raft.SnapshotMeta{&meta}, nil
 }
 
-// Open fails with ErrNoStream.
-func (s *snapshotStore) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) {
-	return nil, nil, ErrNoStream
+// Open returns the file that was just received, for Restore, or else a stream of the data
+// file as it is now, with the meta of that. raft takes all that it sends from the meta, so
+// it does not matter that the id was another one's.
+func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	if path, m := s.received(), s.marker(); path != "" && m.Meta.ID == id {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		meta := m.Meta
+		if st, err := f.Stat(); err == nil {
+			meta.Size = st.Size()
+		}
+		return &meta, &receivedFile{f}, nil
+	}
+	c, meta, err := s.copy()
+	if err != nil {
+		return nil, nil, err
+	}
+	return meta, s.streams.send(c), nil
+}
+
+// copy begins a copy of the data file, with its meta: index, term and configuration are
+// those that the copy itself holds. A stream that is ahead of its meta leaves a member whose
+// state is ahead of its log, and an entry can be lost that way (design: snapshots.md).
+func (s *snapshotStore) copy() (*storage.Copy, *raft.SnapshotMeta, error) {
+	m := s.marker() // before the copy begins: the file is never older than a published marker
+	if m == nil {
+		m = &marker{Meta: raft.SnapshotMeta{Version: raft.SnapshotVersionMax}}
+	}
+	c, err := s.fsm.copy()
+	if err != nil {
+		return nil, nil, err
+	}
+	meta := m.Meta
+	h, err := holds(c)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	if h.index > m.FSMIndex && namesItself() {
+		meta.Index, meta.Term = h.index, h.term
+		if h.configurationIndex > meta.ConfigurationIndex {
+			meta.Configuration, meta.ConfigurationIndex = h.configuration, h.configurationIndex
+		}
+	}
+	meta.ID, meta.Size = fmt.Sprintf("%d-%d", meta.Term, meta.Index), c.Size()
+	return c, &meta, nil
 }
 
 func (s *snapshotStore) publish(m *marker) error {
@@ -88,73 +181,99 @@ func (s *snapshotStore) publish(m *marker) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// raft fetches the index of a snapshot before one that it installs replaces the state;
+	// the late marker would move the node back.
 	if s.cur != nil && m.Meta.Index < s.cur.Meta.Index {
-		return fmt.Errorf("raftfsm: a snapshot at %d is older than the one at %d", m.Meta.Index, s.cur.Meta.Index)
+		return fmt.Errorf("%w: %d, and %d", ErrStaleSnapshot, m.Meta.Index, s.cur.Meta.Index)
 	}
-	if err := datadir.WriteFile(s.path, append(b, '\n')); err != nil {
+	if err := datadir.WriteFile(s.path(snapshotFile), append(b, '\n')); err != nil {
 		return fmt.Errorf("write the snapshot's marker: %w", err)
 	}
 	s.cur = m
 	return nil
 }
 
-// sink takes a reference; see reference.Persist.
+// sink takes a reference, see reference.Persist, or the stream of another node.
 type sink struct {
 	store *snapshotStore
 	m     marker
 	ref   *reference
+	in    *incoming // nil before the first Write
 	done  bool
 }
 
-func (k *sink) ID() string                { return k.m.Meta.ID }
-func (k *sink) Write([]byte) (int, error) { return 0, ErrNoStream }
-func (k *sink) Cancel() error             { k.done = true; return nil }
+func (k *sink) ID() string { return k.m.Meta.ID }
 
-// Close writes the marker.
-func (k *sink) Close() error {
+// Write takes the next bytes of a stream.
+func (k *sink) Write(p []byte) (int, error) {
+	if k.in == nil {
+		k.m.Received = receivedName()
+		k.m.Meta.ID += "-received"
+		var err error
+		if k.in, err = k.store.streams.receive(k.store.path(k.m.Received)); err != nil {
+			return 0, err
+		}
+	}
+	return k.in.Write(p)
+}
+
+// receivedName is that of a new file: one that is half there must not have the name that a
+// marker has.
+func receivedName() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails
+	return strings.Replace(receivedFiles, "*", hex.EncodeToString(b), 1)
+}
+
+// Cancel drops what has come.
+func (k *sink) Cancel() error {
 	if k.done {
 		return nil
 	}
 	k.done = true
+	if k.in == nil {
+		return nil
+	}
+	return k.in.drop(errCut)
+}
+
+// Close makes the snapshot durable and proves it before the marker names it. From then on
+// a crash at any point ends with the swap done at the next start.
+func (k *sink) Close() error {
+	if k.done {
+		return nil
+	}
+	if k.in != nil {
+		if err := k.store.take(k.in, &k.m); err != nil {
+			return errors.Join(err, k.Cancel())
+		}
+		k.done = true
+		return nil
+	}
+	k.done = true
 	if k.ref == nil {
-		return ErrNoStream
+		return errors.New("raftfsm: an empty snapshot")
 	}
 	k.m.FSMIndex, k.m.Epoch = k.ref.index, k.ref.epoch
 	return k.store.publish(&k.m)
 }
 
-// fits checks, before raft starts, that data file, marker and log belong together.
-// first and last are the log's indexes, 0 for an empty log. It answers cut when the
-// log ends before the marker and must be emptied.
-func fits(m *marker, file position, epoch []byte, fileIsNew bool, first, last uint64) (cut bool, err error) {
-	switch {
-	case m == nil && fileIsNew && last == 0:
-		return false, nil // a fresh node
-	case m == nil && fileIsNew && first == 1:
-		return false, nil // stopped before its first commit: the log has it all
-	case m != nil && fileIsNew:
-		return false, fmt.Errorf("there is a snapshot marker at entry %d but no data file: restore the data file, or the whole directory, from a copy", m.Meta.Index)
-	case m == nil && first > 1:
-		return false, fmt.Errorf("the log begins at entry %d but there is no snapshot marker: restore the whole directory from a copy", first)
-	case m == nil && last < file.index:
-		return false, fmt.Errorf("the data file is at entry %d but the log ends at %d: the log is lost or older than the file; restore the whole directory from a copy", file.index, last)
-	case m == nil:
-		return false, nil
-	case !bytes.Equal(m.Epoch, epoch):
-		return false, errors.New("the data file is not the one that the snapshot marker names: restore the whole directory from one copy")
-	case file.index < m.FSMIndex:
-		return false, fmt.Errorf("the data file is at entry %d, older than the snapshot marker, which needs %d: restore the whole directory from one copy", file.index, m.FSMIndex)
-	case last == 0 && file.index > m.FSMIndex:
-		return false, fmt.Errorf("the data file is at entry %d, the snapshot marker at %d and the log is empty: the log is lost; restore the whole directory from a copy", file.index, m.FSMIndex)
-	case last > 0 && first > m.Meta.Index+1:
-		return false, fmt.Errorf("the log begins at entry %d but the snapshot ends at %d: entries between are lost; restore the whole directory from a copy", first, m.Meta.Index)
-	case last > 0 && last < file.index && last >= m.Meta.Index:
-		return false, fmt.Errorf("the data file is at entry %d but the log ends at %d: the end of the log is lost; restore the whole directory from a copy", file.index, last)
-	case last > 0 && last < m.Meta.Index:
-		if file.index > m.FSMIndex {
-			return false, fmt.Errorf("the data file is at entry %d, the snapshot marker at %d and the log ends at %d: the end of the log is lost; restore the whole directory from a copy", file.index, m.FSMIndex, last)
-		}
-		return true, nil
+// take checks a file that was received whole, and publishes it as m.
+func (s *snapshotStore) take(in *incoming, m *marker) error {
+	if err := in.Finish(); err != nil {
+		return err
 	}
-	return false, nil
+	h, err := fileHolds(s.path(m.Received))
+	if err != nil {
+		return err
+	}
+	if namesItself() && (h.index > m.Meta.Index || h.term > m.Meta.Term || len(h.epoch) == 0) {
+		return fmt.Errorf("%w: it holds entry %d of term %d, and was sent as %d of term %d", ErrForeignStream, h.index, h.term, m.Meta.Index, m.Meta.Term)
+	}
+	m.FSMIndex, m.Epoch = h.index, h.epoch
+	if err := s.publish(m); err != nil {
+		return err
+	}
+	in.finished()
+	return nil
 }

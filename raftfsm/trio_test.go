@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -24,8 +25,9 @@ import (
 // trio is three members of a group in one process: real raft, logs and files, over
 // transports that can be cut.
 type trio struct {
-	t       *testing.T
-	members []*member
+	t        *testing.T
+	members  []*member
+	logBytes int64
 
 	mu  sync.Mutex // guards cut
 	cut map[*member]bool
@@ -40,11 +42,15 @@ type member struct {
 	proposer  *raftfsm.Proposer
 	queue     *queue.Client
 	sent      atomic.Uint64 // batches
+	asked     int           // by Fetch
 }
 
-func newTrio(t *testing.T) *trio {
+func newTrio(t *testing.T) *trio { return newTrioOf(t, 0) }
+
+// newTrioOf is newTrio with other bounds of the log; 0: those of always.
+func newTrioOf(t *testing.T, logBytes int64) *trio {
 	t.Helper()
-	c := &trio{t: t, cut: map[*member]bool{}}
+	c := &trio{t: t, cut: map[*member]bool{}, logBytes: logBytes}
 	path := t.TempDir()
 	for i := range 3 {
 		m := &member{trio: c}
@@ -82,7 +88,7 @@ func (m *member) open(joins bool) {
 	t, log := m.trio.t, slog.New(slog.DiscardHandler)
 	t.Helper()
 	var err error
-	m.group, err = raftfsm.Open(raftfsm.Config{Dir: m.dir, Clock: clock.System(), Log: log, Transport: m.transport, Joins: joins})
+	m.group, err = raftfsm.Open(t.Context(), raftfsm.Config{Dir: m.dir, Clock: clock.System(), Log: log, Transport: m.transport, Joins: joins, LogBytes: m.trio.logBytes, Peers: m})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +102,38 @@ func (m *member) open(joins bool) {
 		SessionTTL: ttl, Timeout: 20 * time.Second, Log: log,
 	})
 	m.queue = queue.NewClient(m.proposer, m.group.FSM)
+}
+
+// shut ends a member and leaves its files.
+func (m *member) shut() {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = m.proposer.Close(over) // what is under way is of no interest
+	_ = m.group.Raft.Shutdown().Error()
+	m.leader.Close()
+	if err := m.group.Close(); err != nil {
+		m.trio.t.Log(err) // it may have failed
+	}
+}
+
+// back opens a member that was shut, on the same transport.
+func (m *member) back() {
+	m.trio.separate(m)
+	_, m.transport = raft.NewInmemTransport(raft.ServerAddress(m.dir.NodeID()))
+	m.trio.connect(m)
+	m.open(true)
+}
+
+// Fetch implements raftfsm.Peers: it asks the others in turn.
+func (m *member) Fetch(_ context.Context, take func(node string, r io.Reader) error) error {
+	m.asked++
+	o := m.trio.members[m.asked%3]
+	if o == m {
+		return errors.New("it is the node itself")
+	}
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(o.group.SendState(m.dir.NodeID(), w)) }() // ended by the end of either
+	return errors.Join(take(o.dir.NodeID(), r), r.Close())
 }
 
 func (c *trio) close() {

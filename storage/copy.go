@@ -10,6 +10,7 @@ import (
 	"os"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // ErrDamaged is returned when the bytes of a copy are not those that were sent.
@@ -28,6 +29,9 @@ const copySum = 4
 // Copy begins a copy of what was committed last. Close ends it.
 func (s *Store) Copy() (*Copy, error) {
 	tx, err := s.db.Begin(false)
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		return nil, ErrClosed
+	}
 	if err != nil {
 		return nil, fmt.Errorf("begin a copy: %w", err)
 	}
@@ -62,6 +66,7 @@ func (c *Copy) Close() error {
 // Incoming is a copy that is being received into a file. It implements io.Writer.
 type Incoming struct {
 	f    *os.File
+	head []byte // the first page's, as far as Total needs it
 	last []byte // the bytes seen last: the sum, if no more come
 	sum  uint32
 	n    int64
@@ -78,6 +83,9 @@ func Receive(path string) (*Incoming, error) {
 
 // Write takes the next bytes.
 func (i *Incoming) Write(p []byte) (int, error) {
+	if n := headSize - len(i.head); n > 0 {
+		i.head = append(i.head, p[:min(n, len(p))]...)
+	}
 	i.n += int64(len(p))
 	keep := p[max(0, len(p)-copySum):]
 	old := max(0, len(i.last)+len(keep)-copySum) // bytes of last that are of the file after all
@@ -93,6 +101,15 @@ func (i *Incoming) Write(p []byte) (int, error) {
 
 // Received is how many bytes have come, the sum's included.
 func (i *Incoming) Received() int64 { return i.n }
+
+// Total is how many bytes come in all, by the first of them; 0: that is not known yet.
+func (i *Incoming) Total() int64 {
+	m, err := readMeta(bytes.NewReader(i.head), 0)
+	if err != nil {
+		return 0
+	}
+	return int64(m.pages)*int64(m.pageSize) + copySum
+}
 
 // Finish makes the file durable, and checks all of it: its sum, and what Verify looks
 // at. It fails with ErrDamaged or ErrCorrupt; the file is there all the same, until

@@ -166,6 +166,9 @@ func (s *Store) View(f func(tx *Tx) error) error {
 	return err
 }
 
+// Path returns the name under which the file was opened.
+func (s *Store) Path() string { return s.db.Path() }
+
 // Close drops the open transaction, waits for views and closes the file. It does
 // not commit.
 func (s *Store) Close() error { return errors.Join(s.Rollback(), s.db.Close()) }

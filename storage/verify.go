@@ -11,6 +11,7 @@ import (
 	"os"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // bbolt's file, little-endian on all machines that pogod runs on:
@@ -31,7 +32,7 @@ const (
 	branchSize   = 16
 	leafSize     = 16
 	bucketSize   = 16
-	metaSize     = 64
+	headSize     = pageHeader + 64
 	metaMagic    = 0xED0CDAED
 	branchFlag   = 0x01
 	leafFlag     = 0x02
@@ -85,6 +86,9 @@ func (s *Store) committed() (*bolt.Tx, *meta, error) {
 	const attempts = 100
 	for i := 1; ; i++ {
 		tx, err := s.db.Begin(false)
+		if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+			return nil, nil, ErrClosed
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -105,7 +109,7 @@ type meta struct {
 }
 
 func readMeta(r io.ReaderAt, at int64) (*meta, error) {
-	b := make([]byte, pageHeader+metaSize+8)
+	b := make([]byte, headSize)
 	if _, err := r.ReadAt(b, at); err != nil {
 		return nil, fmt.Errorf("%w: a meta page: %w", ErrCorrupt, err)
 	}

@@ -32,8 +32,9 @@ type Dir struct {
 
 // identity is the content of node.json.
 type identity struct {
-	ID       string `json:"id"`       // of the node, random, for ever
-	Openings uint64 `json:"openings"` // sessions that this node has opened or tried to
+	ID       string `json:"id"`            // of the node, random, for ever
+	Openings uint64 `json:"openings"`      // sessions that this node has opened or tried to
+	Log      string `json:"log,omitempty"` // id of the log that is here; "" before the first start
 }
 
 // Open makes the directory with mode 0700 if it is missing, locks it until Close, and
@@ -119,6 +120,21 @@ func (d *Dir) NextOpening() (uint64, error) {
 	defer d.mu.Unlock()
 	d.id.Openings++
 	return d.id.Openings, d.save()
+}
+
+// LogID returns what SetLogID was given, "" before that.
+func (d *Dir) LogID() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id.Log
+}
+
+// SetLogID keeps the id of the log that belongs to this node's id.
+func (d *Dir) SetLogID(id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.id.Log = id
+	return d.save()
 }
 
 // Close gives the directory up.
