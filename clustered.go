@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"pogod/internal/admin"
@@ -38,7 +37,7 @@ func (n *node) openCluster(group *raftfsm.Config) error {
 	if err != nil {
 		return err
 	}
-	group.Transport, group.Joins = n.cluster.Transport(), id.Joined
+	group.Transport, group.Joins, group.Peers = n.cluster.Transport(), id.Joined, n.cluster
 	return nil
 }
 
@@ -46,20 +45,8 @@ func (n *node) openCluster(group *raftfsm.Config) error {
 func (n *node) serveCluster() {
 	n.cluster.Serve(cluster.Services{
 		Raft: n.group.Raft, Leader: n.leader, Applied: n.group.FSM.Applied,
-		LeaderChanged: n.proposer.Nudge, Admissible: n.admissible,
+		LeaderChanged: n.proposer.Nudge, SendState: n.group.SendState,
 	})
-}
-
-// admissible says why no node can join now, nil when one can.
-func (n *node) admissible() error {
-	log, err := n.group.LogStats()
-	if err != nil {
-		return err
-	}
-	if log.SnapshotIndex > 0 && log.First > 1 {
-		return fmt.Errorf("the beginning of the log is gone (it starts at entry %d), and this version cannot send a new member the data file: members join before the cluster has written 64 MiB of log", log.First)
-	}
-	return nil
 }
 
 // knowsLeader reports whether the node knows who leads.

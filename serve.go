@@ -85,6 +85,9 @@ func serve(ctx context.Context, cfg *config.Config) error {
 		if n.group == nil || n.group.Err() == nil {
 			n.stop(context.Background())
 		}
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return nil // ended while it waited for another node's data file
+		}
 		return err
 	}
 	n.banner(os.Stdout)
@@ -169,7 +172,10 @@ func (n *node) startGroup(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if n.group, err = raftfsm.Open(ctx, group); err != nil {
+	group.Rebuilding = n.showRebuilding
+	n.group, err = raftfsm.Open(ctx, group)
+	n.rebuilt(context.WithoutCancel(ctx))
+	if err != nil {
 		return err
 	}
 	definitions := definitions(n.cfg)

@@ -134,6 +134,10 @@ func (n *node) statusStorage() (admin.Storage, error) {
 		FileBytes: file.FileBytes, FreeBytesInFile: file.FreeBytes,
 		LogFirstIndex: log.First, LogLastIndex: log.Last, LogBytes: log.Bytes, SnapshotIndex: log.SnapshotIndex,
 	}
+	running, sent, received := n.group.Streams()
+	doc.Streams, doc.StreamsSent, doc.StreamsReceived = streams(running), sent, received
+	s := n.group.ScrubStats()
+	doc.Scrub = admin.Scrub{Running: s.Running, Runs: s.Runs, Bytes: s.Bytes, LastEndAt: timeOrNil(s.LastEnd)}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(filepath.Clean(n.dir.Path), &fs); err == nil {
 		doc.DiskFreeBytes = int64(fs.Bavail) * fs.Bsize

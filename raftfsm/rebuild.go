@@ -79,7 +79,7 @@ func (g *Group) rebuild(ctx context.Context, reason error) error {
 			break
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w; no other node's took its place: %w", reason, err)
+			return fmt.Errorf("%w; no other node's took its place: %w", reason, errors.Join(ctx.Err(), err))
 		}
 		if last != err.Error() {
 			last = err.Error()

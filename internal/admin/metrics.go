@@ -121,10 +121,16 @@ var (
 	hostUp         = gauge("php_host_up", "1 while the PHP host is ready.", "host")
 	hostRestarts   = counter("php_host_restarts", "Times that the PHP host has ended and was started again.", "host")
 
-	dataBytes = gauge("data_file_bytes", "Size of the data file.")
-	dataFree  = gauge("data_file_free_bytes", "Of the data file, pages that are free for reuse.")
-	logBytes  = gauge("log_bytes", "Size of the log's files.")
-	diskFree  = gauge("disk_free_bytes", "Free on the file system of the data directory.")
+	dataBytes   = gauge("data_file_bytes", "Size of the data file.")
+	dataFree    = gauge("data_file_free_bytes", "Of the data file, pages that are free for reuse.")
+	logBytes    = gauge("log_bytes", "Size of the log's files.")
+	streams     = counter("streams", "Data files that were sent or received whole, by direction.", "direction")
+	streamBytes = gauge("stream_bytes", "Of the data file that is on its way, bytes so far.", "direction", "member")
+	streamTotal = gauge("stream_total_bytes", "Size of the data file that is on its way.", "direction", "member")
+	scrubRuns   = counter("scrub_runs", "Times that everything on the disk was read and found whole.")
+	scrubBytes  = counter("scrub_bytes", "Bytes that the scrubber has read.")
+	scrubEnd    = gauge("scrub_last_end_timestamp_seconds", "When everything was last found whole; absent before.")
+	diskFree    = gauge("disk_free_bytes", "Free on the file system of the data directory.")
 )
 
 // Describe implements prometheus.Collector: what there is depends on the status.
@@ -168,6 +174,12 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	out.put(dataFree, float64(st.Storage.FreeBytesInFile))
 	out.put(logBytes, float64(st.Storage.LogBytes))
 	out.put(diskFree, float64(st.Storage.DiskFreeBytes))
+	out.streams(&st.Storage)
+	out.put(scrubRuns, float64(st.Storage.Scrub.Runs))
+	out.put(scrubBytes, float64(st.Storage.Scrub.Bytes))
+	if at := st.Storage.Scrub.LastEndAt; at != nil {
+		out.put(scrubEnd, float64(at.UnixMilli())/1000)
+	}
 }
 
 // sink takes metrics.
@@ -216,6 +228,23 @@ func (s sink) pool(p Pool) {
 	s.put(poolWait, p.WaitMS/1000, p.Name)
 	s.put(poolRun, p.RunMS/1000, p.Name)
 	s.put(poolRestarts, float64(p.Restarts), p.Name)
+}
+
+func (s sink) streams(st *Storage) {
+	s.put(streams, float64(st.StreamsSent), "sent")
+	s.put(streams, float64(st.StreamsReceived), "received")
+	put := map[[2]string]bool{} // a member may be sent one while another is being given up
+	for _, r := range st.Streams {
+		direction := "received"
+		if r.Sending {
+			direction = "sent"
+		}
+		if k := [2]string{direction, r.Node}; !put[k] {
+			put[k] = true
+			s.put(streamBytes, float64(r.Bytes), direction, r.Node)
+			s.put(streamTotal, float64(r.Total), direction, r.Node)
+		}
+	}
 }
 
 func flag(b bool) float64 {

@@ -111,9 +111,13 @@ var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 			Name: "default", Script: "/srv/dispatch-worker.php", Host: "jobs", Threads: 2, Waiting: 1, Running: 1, Queued: 3,
 			Done: 4, Failed: 5, TimedOut: 6, Cancelled: 7, WaitMS: 0.5, RunMS: 1.5,
 		}},
-		PHP:     PHP{Version: "8.4.16", Hosts: []Host{{Name: "jobs", PID: 8, State: "ready", StartedAt: &at}}},
-		Storage: Storage{FileBytes: 1, LogFirstIndex: 1, LogLastIndex: 9},
-		Build:   Build{Version: "0.1.0", Go: "go1.26.0", PHP: true, Revision: "abc"},
+		PHP: PHP{Version: "8.4.16", Hosts: []Host{{Name: "jobs", PID: 8, State: "ready", StartedAt: &at}}},
+		Storage: Storage{
+			FileBytes: 1, LogFirstIndex: 1, LogLastIndex: 9, StreamsSent: 3, StreamsReceived: 1,
+			Streams: []Stream{{Node: "c", Sending: true, Bytes: 5, Total: 9}},
+			Scrub:   Scrub{Runs: 2, Bytes: 77, LastEndAt: &at},
+		},
+		Build: Build{Version: "0.1.0", Go: "go1.26.0", PHP: true, Revision: "abc"},
 	}
 	if o.Hash {
 		st.Storage.StateHash, st.Storage.StateHashIndex = "abcd", 9

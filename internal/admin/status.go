@@ -35,7 +35,7 @@ type Read struct {
 // Node is the process that answers.
 type Node struct {
 	ID        string    `json:"id"`         // stable; not an address
-	Role      string    `json:"role"`       // "leader", "follower" or "candidate"
+	Role      string    `json:"role"`       // "leader", "follower" or "candidate"; "rebuilding" while it fetches another node's data file
 	Mode      string    `json:"mode"`       // "development" or "production"
 	Version   string    `json:"version"`    // of pogod
 	StartedAt time.Time `json:"started_at"` // of this process
@@ -135,9 +135,33 @@ type Storage struct {
 	SnapshotIndex   uint64 `json:"snapshot_index"`     // 0: there is none
 	DiskFreeBytes   int64  `json:"disk_free_bytes"`    // free for this user on the data directory's file system
 
+	Damage          string   `json:"damage,omitempty"` // why the node does not serve but fetches another one's data file
+	Streams         []Stream `json:"streams"`          // data files on their way now, from this node or to it
+	StreamsSent     uint64   `json:"streams_sent"`     // that came to their end, since the node started
+	StreamsReceived uint64   `json:"streams_received"` //
+	Scrub           Scrub    `json:"scrub"`
+
 	// Only with ?hash=1.
 	StateHash      string `json:"state_hash,omitempty"`       // SHA-256 of the replicated state, hexadecimal; nodes at one index have the same
 	StateHashIndex uint64 `json:"state_hash_index,omitempty"` // last index that is in it
+}
+
+// Stream is a data file that is sent to a node which lags behind the log, or whose own
+// cannot be used.
+type Stream struct {
+	Node    string    `json:"node"`    // the other one; "" when it is not known
+	Sending bool      `json:"sending"` // else this node receives it
+	Bytes   int64     `json:"bytes"`   // so far
+	Total   int64     `json:"total"`   // 0: not known yet
+	Since   time.Time `json:"since"`
+}
+
+// Scrub is the reading of everything on the disk, once a day, that finds flipped bits.
+type Scrub struct {
+	Running   bool       `json:"running"`
+	Runs      uint64     `json:"runs"`        // that came to their end, since the node started
+	Bytes     uint64     `json:"bytes"`       // read, since the node started
+	LastEndAt *time.Time `json:"last_end_at"` // null: no run has come to its end
 }
 
 // Build is how this binary was made.
@@ -180,6 +204,7 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	p.Pools = list(p.Pools)
 	p.Schedules = list(p.Schedules)
 	p.PHP.Hosts = list(p.PHP.Hosts)
+	p.Storage.Streams = list(p.Storage.Streams)
 	p.Workers = append([]Worker{}, p.Workers...) // a copy: the caller's stay as they are
 	for i := range p.Workers {
 		p.Workers[i].Queues = list(p.Workers[i].Queues)

@@ -43,12 +43,13 @@ for the others at [cluster] advertise.`,
 
 // membership is the JSON of init and join.
 type membership struct {
-	Cluster string          `json:"cluster"`
-	Node    string          `json:"node"`
-	Address string          `json:"address"`  // where the other nodes reach it
-	DataDir string          `json:"data_dir"` // absolute path
-	Members []identity.Peer `json:"members"`  // the others
-	HasJobs bool            `json:"has_jobs"` // of the time when it was a node alone
+	Cluster  string          `json:"cluster"`
+	Node     string          `json:"node"`
+	Address  string          `json:"address"`            // where the other nodes reach it
+	DataDir  string          `json:"data_dir"`           // absolute path
+	Members  []identity.Peer `json:"members"`            // the others
+	Replaces []string        `json:"replaces,omitempty"` // nodes that were at the same address: they are removed
+	HasJobs  bool            `json:"has_jobs"`           // of the time when it was a node alone
 }
 
 func (p *program) clusterInit() *cobra.Command {
@@ -130,7 +131,11 @@ func (p *program) clusterJoin() *cobra.Command {
 the right one, and is good once, for 15 minutes.
 
 It works on the data directory, which must not have jobs. If it fails, nothing of
-the cluster is left there, and it can be run again.`,
+the cluster is left there, and it can be run again.
+
+A node whose log was lost or is damaged comes back this way, too: end it, move its
+data directory away, and join with the same address. It is a new node then; the one
+that was at the address is removed, and the jobs come from the others.`,
 		Example: `  pogod cluster join node1 TOKEN
   pogod cluster join --config /etc/pogod/pogod.toml 10.0.0.1:8083 TOKEN
   pogod cluster join node1:8083 TOKEN --advertise node2.example:8083`,
@@ -158,6 +163,9 @@ the cluster is left there, and it can be run again.`,
 			}
 			_, err = fmt.Fprintf(p.Stdout, "joined cluster %s as node %s; start it with \"pogod serve%s%s\"\n",
 				m.Cluster, m.Node, asFlag("config", o.File), asFlag("data", o.Data))
+			if err == nil && len(m.Replaces) > 0 {
+				_, err = fmt.Fprintf(p.Stdout, "it takes the place of node %s, which was at %s and is removed from the cluster\n", strings.Join(m.Replaces, ", "), m.Address)
+			}
 			return err
 		},
 	}
@@ -205,9 +213,17 @@ func (p *program) join(ctx context.Context, o *config.Options, address, token st
 	if o.Advertise != "" {
 		p.remind(o)
 	}
-	return &membership{
-		Cluster: id.Cluster, Node: id.Node, Address: c.Cluster.Advertise, DataDir: dir.Path, Members: append([]identity.Peer{}, members...),
-	}, nil
+	m := &membership{Cluster: id.Cluster, Node: id.Node, Address: c.Cluster.Advertise, DataDir: dir.Path, Members: []identity.Peer{}}
+	for _, o := range members {
+		switch {
+		case o.ID == m.Node:
+		case o.Address == m.Address:
+			m.Replaces = append(m.Replaces, o.ID)
+		default:
+			m.Members = append(m.Members, o)
+		}
+	}
+	return m, nil
 }
 
 // remind says that the server has no --advertise, where it would say another address.

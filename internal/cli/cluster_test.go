@@ -217,6 +217,24 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// TestJoinInPlaceOf: a node that lost its data is told whose place it takes.
+func TestJoinInPlaceOf(t *testing.T) {
+	t.Parallel()
+	f := found(t, time.Now)
+	f.admit = func(_ context.Context, p identity.Peer) ([]identity.Peer, error) {
+		return []identity.Peer{{ID: f.id.Node, Address: f.addr, Version: 3}, {ID: "00000000000000aa", Address: p.Address, Version: 9}, p}, nil
+	}
+	code, out, errs := run(Deps{}, "cluster", "join", f.addr, f.token(), "--data", t.TempDir())
+	if want := "\nit takes the place of node 00000000000000aa, which was at 127.0.0.1:8083 and is removed from the cluster\n"; code != 0 || errs != "" || !strings.HasSuffix(out, want) {
+		t.Errorf("%d %q %q", code, out, errs)
+	}
+	_, out, _ = run(Deps{}, "cluster", "join", f.addr, f.token(), "--data", t.TempDir(), "--json")
+	var m membership
+	if err := json.Unmarshal([]byte(out), &m); err != nil || len(m.Replaces) != 1 || m.Replaces[0] != "00000000000000aa" || len(m.Members) != 1 {
+		t.Errorf("%s %v", out, err)
+	}
+}
+
 // TestJoinAdvertise: a flag goes over the configuration, and the server must say the same.
 func TestJoinAdvertise(t *testing.T) {
 	t.Parallel()

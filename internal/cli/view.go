@@ -129,6 +129,12 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	}
 	label("storage", fmt.Sprintf("file %s, %s of it free; %s; %s; %s free on disk", size(st.FileBytes), size(st.FreeBytesInFile),
 		log, snapshot, size(st.DiskFreeBytes)))
+	if st.Damage != "" {
+		label("damage", p.the(red, clean(st.Damage)))
+	}
+	for _, s := range st.Streams {
+		label("stream", stream(&s, now))
+	}
 
 	if len(r.Members) > 1 {
 		fmt.Fprintln(w)
@@ -144,6 +150,23 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 		fmt.Fprintln(w)
 	}
 	hosts(w, s, now, p)
+}
+
+// stream says what is on its way.
+func stream(s *admin.Stream, now time.Time) string {
+	way := "the data file comes from"
+	if s.Sending {
+		way = "the data file goes to"
+	}
+	done := size(s.Bytes)
+	if s.Total > 0 {
+		done = fmt.Sprintf("%s of %s, %d%%", done, size(s.Total), 100*s.Bytes/s.Total)
+	}
+	node := "the node that leads"
+	if s.Node != "" {
+		node = "node " + clean(s.Node)
+	}
+	return fmt.Sprintf("%s %s: %s, for %s", way, node, done, age(now, &s.Since))
 }
 
 // reached says how many members are up.

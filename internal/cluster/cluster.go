@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -39,6 +40,7 @@ type Raft interface {
 	GetConfiguration() raft.ConfigurationFuture
 	AddNonvoter(id raft.ServerID, address raft.ServerAddress, prevIndex uint64, timeout time.Duration) raft.IndexFuture
 	AddVoter(id raft.ServerID, address raft.ServerAddress, prevIndex uint64, timeout time.Duration) raft.IndexFuture
+	RemoveServer(id raft.ServerID, prevIndex uint64, timeout time.Duration) raft.IndexFuture
 }
 
 // Config of a Cluster.
@@ -64,9 +66,8 @@ type Services struct {
 	// again, credits are to be offered anew. It must return soon. nil: nobody wants to
 	// know.
 	LeaderChanged func()
-	// Admissible says why no node can join now; it is asked on the node that leads. nil:
-	// one always can.
-	Admissible func() error
+	// SendState writes this node's data file for the node with that id. nil: there is none.
+	SendState func(node string, w io.Writer) error
 }
 
 // Cluster is this node's port to the others. It implements raftfsm.Submitter.
@@ -85,6 +86,7 @@ type Cluster struct {
 	observed chan raft.Observation
 	linked   chan struct{} // holds one signal: the link to the leader is up
 	joining  chan struct{} // the nodes that are joining
+	sending  chan struct{} // the data files that are being sent
 
 	mu          sync.Mutex // guards the rest
 	closed      bool
@@ -108,7 +110,7 @@ func Open(cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{
 		cfg: cfg, book: newBook(own), serving: make(chan struct{}),
-		observed: make(chan raft.Observation, observations), linked: make(chan struct{}, 1), joining: make(chan struct{}, joins),
+		observed: make(chan raft.Observation, observations), linked: make(chan struct{}, 1), joining: make(chan struct{}, joins), sending: make(chan struct{}, sends),
 		conns: map[net.Conn]struct{}{}, links: map[*link]struct{}{}, peers: map[string]*peer{},
 	}
 	known, err := readPeers(cfg.Dir)

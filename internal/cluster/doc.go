@@ -37,7 +37,7 @@
 //	peer      id, address, version
 //	credits   session, applied, follows (0 or 1), list of pools
 //	pool      name, free, list of queues
-//	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 no node can join
+//	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 that node cannot join
 //
 // What is not of this form closes the link, with a line in the log. So does silence of two
 // seconds, in either direction.

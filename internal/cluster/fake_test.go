@@ -129,7 +129,7 @@ type fakeRaft struct {
 	index     uint64
 	observers int
 	addErr    error
-	added     chan string // "nonvoter <id>" or "voter <id>"
+	added     chan string // "nonvoter <id>", "voter <id>" or "removed <id>"
 }
 
 type fakeFuture struct {
@@ -173,6 +173,18 @@ func (r *fakeRaft) AddNonvoter(id raft.ServerID, a raft.ServerAddress, prev uint
 
 func (r *fakeRaft) AddVoter(id raft.ServerID, a raft.ServerAddress, prev uint64, _ time.Duration) raft.IndexFuture {
 	return r.add(raft.Server{Suffrage: raft.Voter, ID: id, Address: a}, "voter ", prev)
+}
+
+func (r *fakeRaft) RemoveServer(id raft.ServerID, _ uint64, _ time.Duration) raft.IndexFuture {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.addErr != nil {
+		return &fakeFuture{err: r.addErr}
+	}
+	r.index++
+	r.servers = slices.DeleteFunc(r.servers, func(o raft.Server) bool { return o.ID == id })
+	r.added <- "removed " + string(id)
+	return &fakeFuture{index: r.index}
 }
 
 func (r *fakeRaft) add(s raft.Server, as string, prev uint64) raft.IndexFuture {
@@ -308,7 +320,7 @@ type node struct {
 	changed chan struct{}
 	clock   clock.Clock
 	journal *journal
-	barred  error
+	send    func(node string, w io.Writer) error
 }
 
 func newNode(t testing.TB) *node {
@@ -355,7 +367,7 @@ func (n *node) open() *node {
 			return *n.applied
 		},
 		LeaderChanged: func() { n.changed <- struct{}{} },
-		Admissible:    func() error { return n.barred },
+		SendState:     n.send,
 	})
 	return n
 }

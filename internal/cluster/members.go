@@ -27,7 +27,7 @@ const (
 )
 
 // errBarred is the class of the errors with which the leader refuses a node.
-var errBarred = errors.New("no node can join now")
+var errBarred = errors.New("this node cannot join")
 
 // peer is another node. All but id and wake is guarded by Cluster.mu.
 type peer struct {
@@ -70,7 +70,7 @@ func (c *Cluster) peer(id string) *peer {
 func (c *Cluster) reach(p *peer) {
 	pause := leastPause
 	for c.ctx.Err() == nil {
-		if c.linkTo(p.id) == nil {
+		if c.linkTo(p.id) == nil && !c.replaced(p.id) {
 			k, err := c.dial(c.book.address(p.id), p.id, identity.ProtoLink, dialFor)
 			up := false
 			if err == nil {
@@ -266,18 +266,54 @@ func (c *Cluster) admitHere(p identity.Peer) error {
 		return err
 	}
 	id := raft.ServerID(p.ID)
+	old, err := c.inPlaceOf(p, f.Configuration().Servers)
+	if err != nil {
+		return err
+	}
 	if !slices.ContainsFunc(f.Configuration().Servers, func(s raft.Server) bool { return s.ID == id }) {
-		if c.services.Admissible != nil {
-			if err := c.services.Admissible(); err != nil {
-				return fmt.Errorf("%w: %w", errBarred, err)
-			}
-		}
 		if err := c.services.Raft.AddNonvoter(id, raft.ServerAddress(id), f.Index(), raftEnqueue).Error(); err != nil {
 			return err
 		}
 	}
+	for _, o := range old {
+		// Before the new one has a vote: of four voters, one of which is gone, none could
+		// be missed.
+		if err := c.services.Raft.RemoveServer(raft.ServerID(o), 0, raftEnqueue).Error(); err != nil {
+			return err
+		}
+		c.cfg.Log.Info("node removed: another one joined in its place", "node", o, "address", p.Address, "by", p.ID)
+	}
 	c.book.learn(p)
 	return nil
+}
+
+// inPlaceOf returns the members whose place a node takes that joins: those with its
+// address. Their data was lost or could not be used, so that they cannot come back. One
+// that is up is there, and no other can be.
+func (c *Cluster) inPlaceOf(p identity.Peer, servers []raft.Server) (old []string, err error) {
+	for _, s := range servers {
+		o := string(s.ID)
+		if o == p.ID || c.book.address(o) != p.Address {
+			continue
+		}
+		if o == c.cfg.Identity.Node || c.linkTo(o) != nil {
+			return nil, fmt.Errorf("%w: node %s is up at %s; end it, or give this one another [cluster] advertise", errBarred, o, p.Address)
+		}
+		old = append(old, o)
+	}
+	return old, nil
+}
+
+// replaced reports whether another node has the address at which that one was: dialing it
+// there would only make both complain.
+func (c *Cluster) replaced(node string) bool {
+	address := c.book.address(node)
+	for _, p := range c.book.all() {
+		if p.ID != node && p.Address == address && (p.ID == c.cfg.Identity.Node || c.linkTo(p.ID) != nil) {
+			return true
+		}
+	}
+	return false
 }
 
 // promote makes voters, while this node leads, of members that are up and have caught up.

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +29,6 @@ func TestJoinThroughAFollower(t *testing.T) {
 func TestAdmissionTwiceIsOne(t *testing.T) {
 	t.Parallel()
 	a, b, c := three(t)
-	a.barred = errors.New("the log is cut") // not asked for a member
 	peers, err := b.admit(t.Context(), identity.Peer{ID: c.id, Address: c.way.address()})
 	if err != nil || len(peers) != 3 {
 		t.Error(peers, err)
@@ -40,19 +38,62 @@ func TestAdmissionTwiceIsOne(t *testing.T) {
 	}
 }
 
-func TestLeaderThatAdmitsNobody(t *testing.T) {
+// A node that lost its data comes back under a new id: the one that it was is removed,
+// once it is known to be gone, and before the new one has a vote.
+func TestANodeInPlaceOfOneThatIsGone(t *testing.T) {
 	t.Parallel()
-	a, b, _ := three(t)
-	a.barred = errors.New("the log is cut")
+	a, b, c := three(t)
+	for len(a.raft.added) > 0 {
+		<-a.raft.added
+	}
+	again := newNode(t)
+	p := identity.Peer{ID: again.id, Address: c.way.address()}
 	for _, n := range []*node{a, b} {
-		token, _ := n.cfg.Tokens.Issue()
-		d := newNode(t)
-		if _, _, err := identity.Join(t.Context(), d.dir, n.listens, token, d.way.address()); err == nil || !strings.Contains(err.Error(), "the log is cut") {
+		if _, err := n.admit(t.Context(), p); err == nil || !strings.Contains(err.Error(), "node "+c.id+" is up at") {
 			t.Error(err)
 		}
 	}
-	if a.book.address(other) != "" || len(a.raft.added) != 2 {
-		t.Error("it is a member")
+	if _, err := a.admit(t.Context(), identity.Peer{ID: again.id, Address: a.way.address()}); err == nil || !strings.Contains(err.Error(), "is up at") {
+		t.Error("in place of the leader:", err)
+	}
+	if len(a.raft.added) != 0 || a.book.address(again.id) != "" {
+		t.Fatal("it is a member")
+	}
+	c.Close()
+	eventually(t, "it is down", func() bool { return a.linkTo(c.id) == nil })
+	for range 2 { // the answer may be lost
+		if _, err := b.admit(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"nonvoter " + again.id, "removed " + c.id} {
+		if got := get(t, a.raft.added, want); got != want {
+			t.Error(got, "and not", want)
+		}
+	}
+	if len(a.raft.added) != 0 {
+		t.Error("and then", <-a.raft.added)
+	}
+	a.journal.await(t, 1, "level=INFO", "node removed", c.id, again.id)
+	if len(a.Members()) != 3 {
+		t.Errorf("%+v", a.Members())
+	}
+}
+
+// Nobody dials an id at an address where another node is now.
+func TestReplacedIsNotDialed(t *testing.T) {
+	t.Parallel()
+	a, b, c := three(t)
+	for _, n := range []*node{a, b, c} {
+		for _, o := range []*node{a, b, c} {
+			if n.replaced(o.id) {
+				t.Error(o.id, "is replaced")
+			}
+		}
+		n.book.learn(identity.Peer{ID: other, Address: b.way.address()})
+		if !n.replaced(other) || n.replaced(b.id) && n != b {
+			t.Error(n.replaced(other), n.replaced(b.id))
+		}
 	}
 }
 

@@ -123,6 +123,8 @@ func (c *Cluster) receive(k *conn, shaken func()) {
 		if _, err := c.run(k, false); err != nil && c.ctx.Err() == nil {
 			c.cfg.Log.Debug("a link from a node ended", "node", k.node, "reason", err)
 		}
+	case identity.ProtoState:
+		c.sendState(k)
 	case identity.ProtoJoin:
 		c.join(k)
 	default:

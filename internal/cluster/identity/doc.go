@@ -26,7 +26,7 @@
 // that the cluster's CA did not sign. NotBefore is a day early, for clocks that differ.
 //
 // A connection is TLS 1.3 and says with ALPN, in exactly one name, what it carries:
-// ProtoRaft and ProtoLink between members, and ProtoJoin, for which a client needs no
+// ProtoRaft, ProtoLink and ProtoState between members, and ProtoJoin, for which a client needs no
 // certificate and which can do nothing but join. Sessions are never resumed, so every
 // connection is verified whole.
 //

@@ -9,17 +9,18 @@ import (
 
 // What a connection carries, as its ALPN says.
 const (
-	ProtoRaft = "pogod-raft/1" // raft, between members
-	ProtoLink = "pogod-link/1" // the cluster link, between members
-	ProtoJoin = "pogod-join/1" // a node that joins, which has no certificate yet
+	ProtoRaft  = "pogod-raft/1"  // raft, between members
+	ProtoLink  = "pogod-link/1"  // the cluster link, between members
+	ProtoState = "pogod-state/1" // a member's data file, for one whose own cannot be used
+	ProtoJoin  = "pogod-join/1"  // a node that joins, which has no certificate yet
 )
 
 // ServerTLS is the configuration for connections that this node accepts. A client must
-// ask for exactly one of the three protocols and, but for ProtoJoin, be a member; the
+// ask for exactly one of these protocols and, but for ProtoJoin, be a member; the
 // handshake fails with ErrForeign if it is none.
 func (i *Identity) ServerTLS() *tls.Config {
-	byProto := make(map[string]*tls.Config, 3)
-	for _, proto := range []string{ProtoRaft, ProtoLink, ProtoJoin} {
+	byProto := map[string]*tls.Config{}
+	for _, proto := range []string{ProtoRaft, ProtoLink, ProtoState, ProtoJoin} {
 		c := config(proto)
 		c.Certificates = []tls.Certificate{i.certificate()}
 		if proto != ProtoJoin {
