@@ -10,6 +10,8 @@ const (
 	bugNoLogFsync         = "no-log-fsync"
 	bugDroppedDedupe      = "dropped-dedupe"
 	bugNoFencing          = "no-fencing"
+	bugSnapshotRace       = "snapshot-race"
+	bugRestoreSkipped     = "restore-skipped"
 )
 
 // controlRounds is how many rounds a bug may take to be seen.

@@ -347,7 +347,15 @@ type statusDoc struct {
 		Members   []member
 	}
 	Storage struct {
-		Snapshot  uint64 `json:"snapshot_index"`
+		Snapshot uint64 `json:"snapshot_index"`
+		LogFirst uint64 `json:"log_first_index"`
+		Damage   string
+		Streams  []struct {
+			Node         string
+			Sending      bool
+			Bytes, Total int64
+		}
+		Received  uint64 `json:"streams_received"`
 		Hash      string `json:"state_hash"`
 		HashIndex uint64 `json:"state_hash_index"`
 	}

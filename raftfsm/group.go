@@ -109,7 +109,7 @@ func (g *Group) advise(err error) error {
 }
 
 func (g *Group) open(ctx context.Context) error {
-	limit := cmp.Or(g.cfg.LogBytes, defaultLogBytes)
+	limit := cmp.Or(g.cfg.LogBytes, logBytes(), defaultLogBytes)
 	var damage, err error
 	if g.snaps, damage = openSnapshotStore(g.cfg.Dir.Path, g.streams); g.snaps == nil {
 		return damage
@@ -404,9 +404,11 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 type sinkAdapter struct{ log *slog.Logger }
 
-// unreached begin raft's errors about a member that is not there: it has many a second,
-// and the cluster's links tell of it once.
+// unreached begin raft's errors about a member that is not there, of which it has many a
+// second, and the cluster's links tell once; or that lags behind the log, which streams
+// tells.
 var unreached = []string{
+	"failed to get log",
 	"failed to appendEntries to", "failed to heartbeat to", "failed to make requestVote RPC", "failed to pipeline appendEntries",
 	"failed to start pipeline replication to",
 }

@@ -4,6 +4,7 @@ package raftfsm
 
 import (
 	"os"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft-wal/fs"
@@ -38,6 +39,13 @@ func answerEarly(c *command.Command) (r command.Result, early bool) {
 
 // dedupes reports whether a batch is applied once.
 func dedupes() bool { return seededBug != bugDroppedDedupe }
+
+// logBytes is POGOD_SEEDED_LOG_BYTES: tests of members that lag behind the log want a short
+// one. 0: the default.
+func logBytes() int64 {
+	n, _ := strconv.ParseInt(os.Getenv("POGOD_SEEDED_LOG_BYTES"), 10, 64)
+	return n
+}
 
 // namesItself reports whether a stream is named by what it holds.
 func namesItself() bool { return seededBug != bugSnapshotRace }

@@ -15,6 +15,9 @@ func answerEarly(*command.Command) (r command.Result, early bool) { return r, fa
 // dedupes reports that a batch is applied once.
 func dedupes() bool { return true }
 
+// logBytes returns 0: the default.
+func logBytes() int64 { return 0 }
+
 // namesItself reports that a stream is named by what it holds.
 func namesItself() bool { return true }
 

@@ -267,7 +267,7 @@ func (s *snapshotStore) take(in *incoming, m *marker) error {
 	if err != nil {
 		return err
 	}
-	if namesItself() && (h.index > m.Meta.Index || h.term > m.Meta.Term || len(h.epoch) == 0) {
+	if h.index > m.Meta.Index || h.term > m.Meta.Term || len(h.epoch) == 0 {
 		return fmt.Errorf("%w: it holds entry %d of term %d, and was sent as %d of term %d", ErrForeignStream, h.index, h.term, m.Meta.Index, m.Meta.Term)
 	}
 	m.FSMIndex, m.Epoch = h.index, h.epoch
