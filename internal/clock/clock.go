@@ -18,6 +18,9 @@ type Clock interface {
 	// set, and goes on while the machine is suspended, which Now's monotonic reading
 	// does not.
 	Boot() time.Duration
+	// Mono returns the time since some moment of this process: Now's monotonic reading
+	// alone. It is never set, and stands still while the machine is suspended.
+	Mono() time.Duration
 	// AfterFunc calls f in its own goroutine after d.
 	AfterFunc(d time.Duration, f func()) Timer
 }
@@ -30,14 +33,15 @@ type Timer interface {
 	Reset(d time.Duration) bool
 }
 
-// System returns the machine's clock.
-func System() Clock { return system{} }
-
 type system struct{}
 
 func (system) Now() time.Time                            { return time.Now() }
 func (system) Boot() time.Duration                       { return boot() }
+func (system) Mono() time.Duration                       { return time.Since(born) }
 func (system) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+
+// born is where Mono counts from.
+var born = time.Now()
 
 func boot() time.Duration {
 	var ts unix.Timespec
@@ -78,6 +82,9 @@ func (c *Fake) Boot() time.Duration {
 	return c.now.Sub(c.booted)
 }
 
+// Mono is Boot: this machine is never suspended.
+func (c *Fake) Mono() time.Duration { return c.Boot() }
+
 // AfterFunc registers f to be called by Advance.
 func (c *Fake) AfterFunc(d time.Duration, f func()) Timer {
 	c.mu.Lock()
@@ -107,6 +114,16 @@ func (t *fakeTimer) Reset(d time.Duration) bool {
 	}
 	t.c.timers = append(t.c.timers, t)
 	return was
+}
+
+// Step sets the wall clock by d, ahead or back, and nothing else: no time passes.
+func (c *Fake) Step(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now, c.booted = c.now.Add(d), c.booted.Add(d)
+	for _, t := range c.timers {
+		t.at = t.at.Add(d)
+	}
 }
 
 // Advance moves the clock by d (a negative d sets it back) and makes the calls
