@@ -416,13 +416,30 @@ func (q *queueState) promote(env *Env, budget int) (int, error) {
 	return len(jobs), nil
 }
 
-// define takes over the definitions of all queues. A queue that is no longer
+// MoveLeases moves the ends of all leases by that many milliseconds, ahead or back, as
+// cluster time was set by that: a lease says how long an attempt may run, whatever the
+// clocks are set to.
+func (s *State) MoveLeases(millis int64) {
+	s.firstDeadline = math.MaxInt64
+	for _, j := range s.reserved {
+		j.ReservedAt += millis
+		j.Deadline += millis
+		if j.stored {
+			s.dropped = append(s.dropped, j.ID.Seq) // to be stored anew, if it still is reserved then
+			j.stored = false
+		}
+		s.firstDeadline = min(s.firstDeadline, j.Deadline)
+	}
+}
+
+// define takes over the definitions of all queues, and remembers which they supersede. A queue that is no longer
 // declared keeps its jobs and takes no pushes.
 func (s *State) define(c *command.Command) (command.Result, error) {
 	d, err := DecodeDefinitions(c.Definitions)
 	if err != nil {
 		return command.Result{}, err
 	}
+	s.supersede(c.Hash)
 	s.defaults, s.autoCreate, s.defHash, s.defDirty = d.Default, d.AutoCreate, c.Hash, true
 	for _, name := range sortedKeys(d.Queues) {
 		if s.byName[name] == nil {

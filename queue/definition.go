@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -185,3 +186,23 @@ func (d *Definition) backoff(spent uint64) time.Duration {
 	}
 	return d.Backoff[min(spent-1, uint64(len(d.Backoff)-1))]
 }
+
+// maxSuperseded is how many hashes of earlier definitions are remembered.
+const maxSuperseded = 64
+
+// supersede notes that definitions with that hash, which has no space in it, take the
+// place of those in force.
+func (s *State) supersede(hash string) {
+	if hash == s.defHash {
+		return
+	}
+	s.superseded = slices.DeleteFunc(s.superseded, func(h string) bool { return h == hash || h == s.defHash })
+	if s.defHash != "" {
+		s.superseded = append(s.superseded, s.defHash)
+	}
+	s.superseded = s.superseded[max(0, len(s.superseded)-maxSuperseded):]
+}
+
+// Superseded reports whether the definitions with that hash were in force, and others came
+// after them.
+func (s *State) Superseded(hash string) bool { return slices.Contains(s.superseded, hash) }

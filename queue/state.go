@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"pogod/internal/tagged"
@@ -16,7 +17,7 @@ import (
 // Env is all that a command may know of the world.
 type Env struct {
 	Tx      *storage.Tx
-	Now     int64   // cluster time, unix milliseconds; never goes back
+	Now     int64   // cluster time, unix milliseconds; goes back only when it is set, see State.MoveLeases
 	Counter *uint64 // the state's counter: one step per id, lease or place in line
 	Live    func(session uint64) bool
 }
@@ -41,6 +42,7 @@ type State struct {
 	defaults   Definition
 	autoCreate bool
 	defHash    string
+	superseded []string // hashes of earlier definitions, oldest first
 	defDirty   bool
 
 	firstDeadline int64 // no lease of a reserved job ends before; a lower bound
@@ -115,7 +117,7 @@ func NewState() *State {
 
 func (s *State) reset() {
 	s.byName, s.byID, s.reserved, s.dropped = map[string]*queueState{}, nil, map[uint64]*Job{}, nil
-	s.defaults, s.autoCreate, s.defHash, s.defDirty = Definition{}, false, "", false
+	s.defaults, s.autoCreate, s.defHash, s.superseded, s.defDirty = Definition{}, false, "", nil, false
 	s.firstDeadline, s.orphans = math.MaxInt64, false
 	s.publish()
 }
@@ -241,7 +243,8 @@ func (s *State) encodeSettings() []byte {
 	if s.autoCreate {
 		b = tagged.Uint(b, 2, 1)
 	}
-	return tagged.Bytes(b, 3, s.defHash)
+	b = tagged.Bytes(b, 3, s.defHash)
+	return tagged.Bytes(b, 4, strings.Join(s.superseded, " "))
 }
 
 func (s *State) decodeSettings(p []byte) (err error) {
@@ -256,6 +259,8 @@ func (s *State) decodeSettings(p []byte) (err error) {
 			s.autoCreate = r.Uint() == 1
 		case 3:
 			s.defHash = string(r.Bytes())
+		case 4:
+			s.superseded = strings.Fields(string(r.Bytes()))
 		default:
 			r.Unknown(tag)
 		}

@@ -239,7 +239,7 @@ func (f *FSM) applyCommands(tx *storage.Tx, l *raft.Log, o *Outcome) error {
 	if err != nil {
 		return err
 	}
-	f.now = max(f.now, e.Time)
+	f.now = max(f.now, seededTime(e.Time, f.clock))
 	f.env.Tx, f.env.Now = tx, f.now
 	if len(e.Batch) > 0 {
 		if err := f.applyBatch(e.Batch, o); err != nil {
@@ -308,6 +308,10 @@ func (f *FSM) applyOne(c *command.Command) (command.Result, error) {
 			return command.Result{Code: command.Failure}, nil
 		}
 		return command.Result{Code: command.Accepted}, f.queue.EndSession(&f.env)
+	case command.SetTime:
+		f.queue.MoveLeases(c.Time - f.now)
+		f.now, f.env.Now = c.Time, c.Time
+		return command.Result{Code: command.Accepted}, nil
 	}
 	return f.queue.Apply(&f.env, c)
 }
@@ -463,7 +467,15 @@ func (f *FSM) NextTick() (due, now int64) {
 	return f.queue.NextDue(), f.now
 }
 
-// DefinitionsHash returns the hash of the definitions in force.
+// Superseded reports whether the definitions with that hash were in force, and others came
+// after them.
+func (f *FSM) Superseded(hash string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.queue.Superseded(hash)
+}
+
+// DefinitionsHash returns the hash of the definitions in force; "" before there are any.
 func (f *FSM) DefinitionsHash() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

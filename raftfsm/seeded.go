@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
 
+	"pogod/internal/clock"
 	"pogod/internal/command"
 )
 
@@ -25,6 +26,7 @@ const (
 	bugDroppedDedupe      = "dropped-dedupe"       // a batch that was applied is applied again
 	bugSnapshotRace       = "snapshot-race"        // a stream has the meta of the marker, not of what it holds
 	bugRestoreSkipped     = "restore-skipped"      // a received file is not swapped in
+	bugWallClock          = "wall-clock"           // the state machine takes the time from its node's clock
 )
 
 var earlyAnswers atomic.Uint64
@@ -52,6 +54,14 @@ func namesItself() bool { return seededBug != bugSnapshotRace }
 
 // restores reports whether a received file is swapped in.
 func restores() bool { return seededBug != bugRestoreSkipped }
+
+// seededTime returns the time of an entry that was stamped so.
+func seededTime(stamp int64, c clock.Clock) int64 {
+	if seededBug != bugWallClock {
+		return stamp
+	}
+	return c.Now().UnixMilli()
+}
 
 // segmentFiler returns nil, which is raft-wal's own, or one whose files never sync.
 func segmentFiler(dir string) types.SegmentFiler {

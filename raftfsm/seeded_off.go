@@ -5,6 +5,7 @@ package raftfsm
 import (
 	"github.com/hashicorp/raft-wal/types"
 
+	"pogod/internal/clock"
 	"pogod/internal/command"
 )
 
@@ -23,6 +24,9 @@ func namesItself() bool { return true }
 
 // restores reports that a received file is swapped in.
 func restores() bool { return true }
+
+// seededTime returns the stamp.
+func seededTime(stamp int64, _ clock.Clock) int64 { return stamp }
 
 // segmentFiler returns nil, which is raft-wal's own.
 func segmentFiler(string) types.SegmentFiler { return nil }

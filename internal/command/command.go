@@ -21,6 +21,7 @@ const (
 	Define       Op = 3
 	Tick         Op = 4
 	Reserve      Op = 5
+	SetTime      Op = 7
 	Push         Op = 16
 	Ack          Op = 17
 	Release      Op = 18
@@ -130,6 +131,7 @@ type Command struct {
 	Output      string // what the attempt printed last
 	From        uint64 // Clear, RetryAll: where to go on, Result.Next of the one before; Delete: the job's place
 	To          uint64 // RetryAll: where to end, Result.To of the first; 0: at what has failed by now
+	Time        int64  // cluster time, unix milliseconds
 }
 
 // The tags of a command's fields. Append-only.
@@ -155,6 +157,7 @@ const (
 	tagOutput      = 20
 	tagFrom        = 21
 	tagTo          = 22
+	tagTime        = 24
 )
 
 // fieldsOf says which tags a command may carry: one bit a tag.
@@ -164,6 +167,7 @@ var fieldsOf = map[Op]uint32{
 	Define:       bits(tagHash, tagDefinitions),
 	Tick:         0,
 	Reserve:      bits(tagQueue, tagSession, tagPool, tagCount),
+	SetTime:      bits(tagTime),
 	Push:         bits(tagQueue, tagPayload, tagDelay),
 	Ack:          bits(tagQueue, tagMillis, tagSeq, tagLease),
 	Release:      bits(tagQueue, tagMillis, tagSeq, tagLease, tagDelay, tagReason, tagCause, tagOutput),
@@ -226,6 +230,7 @@ func (c *Command) fields() (m uint32) {
 		{tagOutput, c.Output != ""},
 		{tagFrom, c.From != 0},
 		{tagTo, c.To != 0},
+		{tagTime, c.Time != 0},
 	} {
 		if f.set {
 			m |= 1 << f.tag
@@ -239,7 +244,7 @@ func (c *Command) fields() (m uint32) {
 // that met it in the log, and leaves b as it was. The command's fields are copied.
 func (c *Command) Append(b []byte) ([]byte, error) {
 	may := &known[c.Op]
-	if !may.ok || c.fields()&^may.fields != 0 || c.Job.Millis < 0 || c.Delay > math.MaxInt64 || c.Cause > lastCause {
+	if !may.ok || c.fields()&^may.fields != 0 || c.Job.Millis < 0 || c.Time < 0 || c.Delay > math.MaxInt64 || c.Cause > lastCause {
 		return b, fmt.Errorf("%w: command %d with a field or a value that it may not have", ErrMalformed, c.Op)
 	}
 	start := len(b)
@@ -270,6 +275,7 @@ func (c *Command) Append(b []byte) ([]byte, error) {
 	b = tagged.Bytes(b, tagOutput, c.Output)
 	b = tagged.Uint(b, tagFrom, c.From)
 	b = tagged.Uint(b, tagTo, c.To)
+	b = tagged.Uint(b, tagTime, uint64(c.Time))
 	n := len(b) - at
 	if n > MaxCommand {
 		return b[:start], ErrTooLarge
@@ -313,7 +319,7 @@ func (c *Command) Decode(b []byte) (rest []byte, err error) {
 	if r.Err() != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, r.Err())
 	}
-	if c.Job.Millis < 0 || c.Delay > math.MaxInt64 {
+	if c.Job.Millis < 0 || c.Time < 0 || c.Delay > math.MaxInt64 {
 		return nil, fmt.Errorf("%w: a time out of range", ErrMalformed)
 	}
 	return rest, nil
@@ -367,6 +373,8 @@ func (c *Command) set(tag uint64, r *tagged.Reader) {
 		c.From = r.Uint()
 	case tagTo:
 		c.To = r.Uint()
+	case tagTime:
+		c.Time = int64(r.Uint())
 	}
 }
 

@@ -24,6 +24,7 @@
 //	Define          definitions, hash      of the queues, from the leader's configuration
 //	Tick                                   promote delayed jobs, free lost leases: 1,000 at most
 //	Reserve         session, queue, pool, count         queue may name a line of suspects
+//	SetTime         time                   cluster time is that from here on, ahead or back, and leases move with it
 //	Push            queue, payload, delay
 //	Ack             queue, job, lease
 //	Release         queue, job, lease, delay, reason, cause, output

@@ -18,7 +18,7 @@ const goldenFile = "testdata/golden.txt"
 
 // opNames in the order of their numbers.
 var opNames = map[Op]string{
-	OpenSession: "OpenSession", EndSession: "EndSession", Define: "Define", Tick: "Tick", Reserve: "Reserve",
+	OpenSession: "OpenSession", EndSession: "EndSession", Define: "Define", Tick: "Tick", Reserve: "Reserve", SetTime: "SetTime",
 	Push: "Push", Ack: "Ack", Release: "Release", Fail: "Fail",
 	RetryFailed: "RetryFailed", ForgetFailed: "ForgetFailed", PurgeFailed: "PurgeFailed", Count: "Count",
 	Pause: "Pause", Resume: "Resume", Clear: "Clear", Delete: "Delete", RetryAll: "RetryAll",
@@ -44,6 +44,7 @@ var full = []Command{
 	{Op: Clear, Queue: "mail", From: 900},
 	{Op: Delete, Queue: "mail", Job: JobID{1763849472123, 57}, From: 58},
 	{Op: RetryAll, Queue: "mail", Reason: "it threw", Delay: 3_600_000, From: 58, To: math.MaxUint64},
+	{Op: SetTime, Time: 1763849472123},
 }
 
 // encodings lists what the golden file holds, with a name each.
@@ -178,7 +179,7 @@ func clearField(c *Command, tag uint64) {
 		tagQueue: "Queue", tagLease: "Lease", tagPayload: "Payload", tagDelay: "Delay", tagReason: "Reason",
 		tagCause: "Cause", tagSession: "Session", tagNode: "Node", tagNumber: "Number", tagPool: "Pool", tagCount: "Count",
 		tagHash: "Hash", tagDefinitions: "Definitions", tagTooLarge: "TooLarge", tagShutdown: "Shutdown", tagBackend: "Backend",
-		tagOutput: "Output", tagFrom: "From", tagTo: "To",
+		tagOutput: "Output", tagFrom: "From", tagTo: "To", tagTime: "Time",
 	}
 	switch tag {
 	case tagMillis:

@@ -40,6 +40,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"a later cause":      {command(Release, tagged.Uint(nil, tagCause, uint64(lastCause)+1)), ErrMalformed},
 		"a negative time":    {command(Ack, tagged.Uint(nil, tagMillis, 1<<63)), ErrMalformed},
 		"a negative delay":   {command(Push, tagged.Uint(nil, tagDelay, 1<<63)), ErrMalformed},
+		"a time before 1970": {command(SetTime, tagged.Uint(nil, tagTime, 1<<63)), ErrMalformed},
 	} {
 		var got Command
 		if _, err := got.Decode(c.bytes); !errors.Is(err, c.want) {
@@ -58,6 +59,7 @@ func TestAppendRefusesWhatDecodeRefuses(t *testing.T) {
 		"a later cause":      {Op: Release, Cause: lastCause + 1},
 		"a negative delay":   {Op: Push, Delay: math.MaxInt64 + 1},
 		"a negative time":    {Op: Ack, Job: JobID{Millis: -1}},
+		"a time before 1970": {Op: SetTime, Time: -1},
 		"a field of another": {Op: Push, Queue: "mail", Reason: "none of its"},
 	} {
 		buf := []byte("before")

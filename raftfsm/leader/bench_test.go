@@ -52,6 +52,7 @@ func (s stillState) Ready(string) uint64         { return s.ready }
 func (stillState) Paused(string) bool            { return false }
 func (stillState) NextTick() (due, now int64)    { return math.MaxInt64, 0 }
 func (stillState) DefinitionsHash() string       { return "" }
+func (stillState) Superseded(string) bool        { return false }
 func (stillState) Watch() <-chan struct{}        { return nil }
 func (s stillState) Sessions() map[uint64]string { return s.nodes }
 func (stillState) Applied() uint64               { return 0 }

@@ -26,9 +26,10 @@ type session struct {
 	pools     []pool // its credits
 	proposals []*proposal
 
-	heard  time.Time // when a batch of it came last; zero: to be counted from the next look
-	batch  uint64    // the number of the entry that carries it, see Leader.given
-	ending bool      // an EndSession is under way
+	counts bool          // heard says something; otherwise it is to be counted from the next look
+	heard  time.Duration // Mono, when a batch of it came last
+	batch  uint64        // the number of the entry that carries it, see Leader.given
+	ending bool          // an EndSession is under way
 
 	free, take int // of deal
 }
@@ -130,6 +131,9 @@ func entryOf[T any](m map[string]*T, key string) *T {
 	}
 	return m[key]
 }
+
+// hear notes a sign of life.
+func (s *session) hear(mono time.Duration) { s.counts, s.heard = true, mono }
 
 func (s *session) spend(pool string, n int) {
 	for i := range s.pools {

@@ -24,7 +24,8 @@ func (l *Leader) hear(batch []byte) {
 	}
 	if i, ok := l.book.find(d.Session); ok {
 		s := l.book.sessions[i]
-		s.heard, s.batch = l.cfg.Clock.Now(), l.given+1
+		s.hear(l.cfg.Clock.Mono())
+		s.batch = l.given + 1
 	}
 }
 
@@ -38,7 +39,7 @@ func (l *Leader) look() time.Duration {
 		return time.Hour // to come to lead is a signal
 	}
 	every := ttl / lookEvery
-	if left := every - l.cfg.Clock.Now().Sub(l.looked); left > 0 {
+	if left := every - (l.cfg.Clock.Mono() - l.looked); left > 0 {
 		return left
 	}
 	live := l.cfg.State.Sessions()
@@ -47,17 +48,17 @@ func (l *Leader) look() time.Duration {
 	if !l.unbroken() {
 		return every
 	}
-	now := l.cfg.Clock.Now()
-	stalled := now.Sub(l.looked) > ttl/stallFrom
+	now := l.cfg.Clock.Mono()
+	stalled := now-l.looked > ttl/stallFrom
 	l.looked = now
 	var commands []byte
 	var silent []*session
 	for id, node := range l.retain(live) {
 		s := l.book.live(id, node == l.cfg.Node)
-		if stalled || s.heard.IsZero() || s.batch > l.told {
-			s.heard = now // or the log is slow, not the node, which waits for its batch
+		if stalled || !s.counts || s.batch > l.told {
+			s.hear(now) // or the log is slow, not the node, which waits for its batch
 		}
-		if s.own || s.ending || now.Sub(s.heard) < ttl {
+		if s.own || s.ending || now-s.heard < ttl {
 			continue
 		}
 		enc, err := (&command.Command{Op: command.EndSession, Session: id}).Append(commands)

@@ -44,6 +44,9 @@ func (b *bench) ends() (e *entry, sessions []uint64) {
 	b.t.Helper()
 	e = b.entry()
 	for _, c := range e.commands {
+		if c.Op == command.SetTime {
+			continue // a clock was set
+		}
 		if c.Op != command.EndSession {
 			b.t.Errorf("%+v", c)
 		}
@@ -81,8 +84,8 @@ func TestSessionsExpireOnlyAfterAFullTimeToLiveOfOwnLeadership(t *testing.T) {
 	b.pass(ttl/2 - ttl/lookEvery)
 	b.clock.Advance(time.Millisecond)
 	b.heard(8)
-	b.clock.Advance(-time.Millisecond)
-	b.pass(ttl/2 + ttl/lookEvery - time.Millisecond)
+	b.pass(ttl/lookEvery - time.Millisecond)
+	b.pass(ttl/2 - time.Millisecond)
 	b.quiet("it leads again for less than the time to live")
 	b.pass(time.Millisecond)
 	e, got := b.ends()

@@ -128,6 +128,7 @@ type fakeState struct {
 	due      int64
 	now      int64
 	hash     string
+	old      []string // superseded
 	sessions map[uint64]string
 	applied  uint64
 	watch    chan struct{}
@@ -155,6 +156,12 @@ func (s *fakeState) DefinitionsHash() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hash
+}
+
+func (s *fakeState) Superseded(hash string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.old, hash)
 }
 
 func (s *fakeState) Sessions() map[uint64]string {

@@ -38,7 +38,8 @@ type State interface {
 	Ready(queue string) uint64 // 0 of a paused one
 	Paused(queue string) bool
 	NextTick() (due, now int64)
-	DefinitionsHash() string
+	DefinitionsHash() string     // of the definitions in force
+	Superseded(hash string) bool // whether those were in force, and others came after them
 	Watch() <-chan struct{}
 	Sessions() map[uint64]string // the node of each live session
 	Applied() uint64             // the last entry that was applied
@@ -49,9 +50,10 @@ type Config struct {
 	Raft        Raft
 	State       State
 	Clock       clock.Clock
+	Clocks      Clocks        // of the voters; nil: this node is alone, and its own clock is all
 	Node        string        // this node's id
-	SessionTTL  time.Duration // a session of another node that is silent for so long is ended; 0: none ever is
-	Definitions []byte        // queue.Definitions, encoded
+	SessionTTL  time.Duration // a session of another node that is silent for so long is ended; 0: none ever is, the node is alone
+	Definitions []byte        // queue.Definitions, encoded; until Define gives others
 	Hash        string        // of Definitions
 	Log         *slog.Logger
 }
@@ -78,19 +80,18 @@ const applyTimeout = 5 * time.Second
 type Leader struct {
 	cfg Config
 
-	mu        sync.Mutex // guards what follows; held while an entry is given to raft, so that stamps and entries have one order
-	leading   bool       // the entry that opens the term is applied, the queues are defined
-	term      uint64     // of this leadership
-	book      *book
-	stamp     int64 // the last, unix milliseconds
-	stampedAt time.Time
-	commands  []byte // of the entry that is being made
-	solo      bool   // an entry that work proposed is under way
-	closed    bool   // raft is given no more entries
-	given     uint64 // entries that raft was given
-	told      uint64 // of them, the last that is known to be answered: raft answers in order
+	mu       sync.Mutex // guards what follows; held while an entry is given to raft, so that stamps and entries have one order
+	leading  bool       // the entry that opens the term is applied, the queues are defined
+	term     uint64     // of this leadership
+	book     *book
+	stamps   stamps
+	commands []byte // of the entry that is being made
+	solo     bool   // an entry that work proposed is under way
+	closed   bool   // raft is given no more entries
+	given    uint64 // entries that raft was given
+	told     uint64 // of them, the last that is known to be answered: raft answers in order
 
-	looked time.Time // when it last looked for silent sessions; of run alone
+	looked time.Duration // Mono, when it last looked for silent sessions; of run alone
 
 	wake  chan struct{} // holds one signal: credits came, an entry was applied, a timer fired
 	ready chan struct{} // closed when it first leads, with the queues defined
@@ -161,7 +162,7 @@ func (l *Leader) OpenSession(node string, number uint64) (uint64, error) {
 	l.prune() // its earlier session has ended
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.book.live(r.Session, node == l.cfg.Node).heard = l.cfg.Clock.Now()
+	l.book.live(r.Session, node == l.cfg.Node).hear(l.cfg.Clock.Mono())
 	return r.Session, nil
 }
 
@@ -228,9 +229,8 @@ func (l *Leader) apply(batch []byte, x extra) (wait func() (*raftfsm.Outcome, er
 	if l.closed {
 		return func() (*raftfsm.Outcome, error) { return nil, errClosed }
 	}
-	entry := command.AppendEntry(make([]byte, 0, 48+len(batch)+len(x.commands)), command.Entry{
-		Time: l.time(), Batch: batch, Commands: x.commands,
-	})
+	stamp, commands := l.stamp(x.commands)
+	entry := command.AppendEntry(make([]byte, 0, 48+len(batch)+len(commands)), command.Entry{Time: stamp, Batch: batch, Commands: commands})
 	x.commands = nil // may be used for the next entry
 	l.given++
 	number := l.given
@@ -290,31 +290,6 @@ func (l *Leader) answered(number uint64, x extra, outcome *raftfsm.Outcome) {
 	}
 }
 
-// time is cluster time: the machine's, which never goes back here. While the machine's
-// is behind the last stamp, time goes on at half speed until the machine has caught up.
-// mu is held.
-func (l *Leader) time() int64 {
-	now := l.cfg.Clock.Now()
-	wall := now.UnixMilli()
-	if l.stampedAt.IsZero() {
-		_, l.stamp = l.cfg.State.NextTick()
-		l.stampedAt = now
-	}
-	if wall >= l.stamp {
-		l.stamp, l.stampedAt = wall, now
-		return l.stamp
-	}
-	passed := now.Sub(l.stampedAt)
-	if passed < 0 { // a clock without a monotonic reading
-		l.stampedAt = now
-		return l.stamp
-	}
-	step := (passed / 2).Truncate(time.Millisecond)
-	l.stamp += step.Milliseconds()
-	l.stampedAt = l.stampedAt.Add(2 * step)
-	return l.stamp
-}
-
 // retryPause is between two attempts to take over while raft says that this node leads.
 const retryPause = time.Second
 
@@ -361,7 +336,7 @@ func (l *Leader) follow(elected bool) bool {
 	if l.leading || !elected {
 		l.leading = false
 		l.book = newBook()
-		l.stampedAt = time.Time{}
+		l.stamps = stamps{}
 	}
 	l.mu.Unlock()
 	if !elected {
@@ -369,8 +344,8 @@ func (l *Leader) follow(elected bool) bool {
 	}
 	if err := l.takeOver(); err != nil {
 		level := slog.LevelError
-		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
-			level = slog.LevelDebug // another was elected
+		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) || errors.Is(err, errRedefined) {
+			level = slog.LevelDebug // another was elected, or it goes on at once
 		}
 		l.cfg.Log.Log(context.Background(), level, "cannot lead", "error", err)
 		return false
@@ -384,7 +359,7 @@ func (l *Leader) follow(elected bool) bool {
 }
 
 // takeOver waits until the entries of earlier terms are applied, defines the queues if
-// they are not as the configuration says, and leads.
+// the configuration has something new to say, and leads.
 func (l *Leader) takeOver() error {
 	term := l.cfg.Raft.CurrentTerm()
 	if err := l.cfg.Raft.Barrier(applyTimeout).Error(); err != nil {
@@ -393,18 +368,20 @@ func (l *Leader) takeOver() error {
 	// Up to here others led. What this node proposed as an earlier leader is below too, or
 	// in no log: raft takes entries in the order of the calls, and none since has a Reserve.
 	floor := l.cfg.State.Applied()
-	if l.cfg.State.DefinitionsHash() != l.cfg.Hash {
-		if _, err := l.command(&command.Command{Op: command.Define, Definitions: l.cfg.Definitions, Hash: l.cfg.Hash}); err != nil {
-			return err
-		}
+	hash, err := l.defineOwn()
+	if err != nil {
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.looked = l.cfg.Clock.Now()
-	l.stampedAt = time.Time{} // the state has the stamps of other leaders now
+	if l.cfg.Hash != hash {
+		return errRedefined
+	}
+	l.looked = l.cfg.Clock.Mono()
+	l.stamps = stamps{} // the state has the stamps of other leaders now
 	l.book.begin(floor)
 	for id, node := range l.cfg.State.Sessions() {
-		l.book.live(id, node == l.cfg.Node).heard = l.looked
+		l.book.live(id, node == l.cfg.Node).hear(l.looked)
 	}
 	l.leading, l.term = true, term
 	return nil

@@ -233,28 +233,6 @@ func TestOffersOfATakeoverThatFailedAreForgotten(t *testing.T) {
 	wantShare(t, b.push("q", 2), map[uint64]int{})
 }
 
-func TestClusterTimeOfALeaderElectedAgainBeginsWhereTheStateIs(t *testing.T) {
-	t.Parallel()
-	b := leading(t)
-	b.clock.Advance(time.Hour)
-	if e := b.push("x", 0); e.time != begin+time.Hour.Milliseconds() { // and is lost
-		t.Error(e.time - begin)
-	}
-	b.depose()
-	b.clock.Advance(-time.Hour) // to begin
-	b.raft.lead <- true
-	barrier := b.barrier()
-	if e := b.push("x", 0); e.time != begin {
-		t.Error("before it leads:", e.time-begin)
-	}
-	b.state.set(func() { b.state.now = begin + 9000 }) // the stamps of another leader
-	barrier.resolve(nil, nil)
-	b.until("it leads", b.Leading)
-	if e := b.push("x", 0); e.time != begin+9000 {
-		t.Error(e.time - begin)
-	}
-}
-
 func TestErrorsOfEntriesThatRaftDidNotAppend(t *testing.T) {
 	t.Parallel()
 	b := leading(t)
