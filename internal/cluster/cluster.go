@@ -30,6 +30,10 @@ type Leader interface {
 	Offer(c leader.Credits)
 	// ReadIndex returns an entry that holds all that was answered before the call.
 	ReadIndex(ctx context.Context) (uint64, error)
+	// ResetTime sets cluster time back to the median of the voters' clocks.
+	ResetTime(ctx context.Context) (leader.Reset, error)
+	// Redefine puts definitions of the queues in force.
+	Redefine(definitions []byte, hash string) error
 }
 
 // Raft is the part of *raft.Raft that a Cluster needs.
@@ -68,6 +72,9 @@ type Services struct {
 	LeaderChanged func()
 	// SendState writes this node's data file for the node with that id. nil: there is none.
 	SendState func(node string, w io.Writer) error
+	// Measured is called with what another node's wall clock said, at some moment between
+	// two of this node's Mono. nil: nobody wants to know.
+	Measured func(node string, wall time.Time, sent, received time.Duration)
 }
 
 // Cluster is this node's port to the others. It implements raftfsm.Submitter.
@@ -212,7 +219,7 @@ func (c *Cluster) run(k *conn, dialed bool) (up bool, err error) {
 		return false, c.tell(k, err)
 	}
 	c.book.learn(h.book...)
-	l := newLink(k, c.cfg.Clock.Now())
+	l := newLink(k)
 	l.dialed = dialed
 	if !c.attach(l, dialed) {
 		return false, errSecond

@@ -23,8 +23,8 @@
 //
 //	op              body
 //	hello         1 version (1 byte), applied, list of peers    each side's first frame; applied: the entry applied last
-//	ping          2 applied, sent                               each side, every 500 ms
-//	pong          3 applied, sent                               sent is the ping's
+//	ping          2 applied, sent                               each side, at first and every 500 ms
+//	pong          3 applied, sent, wall                         sent is the ping's; wall: the clock, unix microseconds
 //	book          4 list of peers                               whenever it has changed
 //	offer         5 credits
 //	answer        6 class, text, value, index, status, last, list of results
@@ -33,11 +33,13 @@
 //	end session  18 session
 //	read index   19
 //	admit        20 peer
+//	reset time   21
+//	define       22 definitions, hash
 //
 //	peer      id, address, version
 //	credits   session, applied, follows (0 or 1), list of pools
 //	pool      name, free, list of queues
-//	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 that node cannot join
+//	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 that node cannot join, 5 time was not set back
 //
 // What is not of this form closes the link, with a line in the log. So does silence of two
 // seconds, in either direction.

@@ -304,6 +304,14 @@ func (l *fakeLeader) ReadIndex(ctx context.Context) (uint64, error) {
 	return 42, err
 }
 
+func (l *fakeLeader) ResetTime(context.Context) (leader.Reset, error) {
+	return leader.Reset{Back: 90 * time.Second, To: time.UnixMilli(1_763_849_472_000)}, l.note("reset")
+}
+
+func (l *fakeLeader) Redefine(definitions []byte, hash string) error {
+	return l.note("define %s %s", definitions, hash)
+}
+
 // node is a Cluster with what it needs.
 type node struct {
 	*Cluster
@@ -321,6 +329,14 @@ type node struct {
 	clock   clock.Clock
 	journal *journal
 	send    func(node string, w io.Writer) error
+	clocks  chan measured
+}
+
+// measured is what Services.Measured was called with.
+type measured struct {
+	node           string
+	wall           time.Time
+	sent, received time.Duration
 }
 
 func newNode(t testing.TB) *node {
@@ -332,7 +348,7 @@ func newNode(t testing.TB) *node {
 	t.Cleanup(func() { dir.Close() })
 	n := &node{
 		t: t, dir: dir, id: dir.NodeID(), way: newProxy(t), applied: new(uint64), changed: make(chan struct{}, 1000), journal: newJournal(),
-		raft: &fakeRaft{added: make(chan string, 100)}, leader: newFakeLeader(), clock: clock.System(),
+		raft: &fakeRaft{added: make(chan string, 100)}, leader: newFakeLeader(), clock: clock.System(), clocks: make(chan measured, 1),
 	}
 	return n
 }
@@ -368,6 +384,12 @@ func (n *node) open() *node {
 		},
 		LeaderChanged: func() { n.changed <- struct{}{} },
 		SendState:     n.send,
+		Measured: func(node string, wall time.Time, sent, received time.Duration) {
+			select {
+			case n.clocks <- measured{node, wall, sent, received}:
+			default: // nobody wants to know now
+			}
+		},
 	})
 	return n
 }

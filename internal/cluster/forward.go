@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -180,6 +181,35 @@ func (c *Cluster) ReadIndex(ctx context.Context) (uint64, error) {
 	return a.value, err
 }
 
+// ResetTime has the leader set cluster time back, on whichever node.
+func (c *Cluster) ResetTime(ctx context.Context) (leader.Reset, error) {
+	local, l, err := c.route()
+	switch {
+	case err != nil:
+		return leader.Reset{}, err
+	case local:
+		return c.services.Leader.ResetTime(ctx)
+	}
+	a, err := c.ask(l, newFrame(opResetTime, 0)).wait(ctx)
+	if err != nil {
+		return leader.Reset{}, err
+	}
+	return leader.Reset{Back: time.Duration(a.value) * time.Millisecond, To: time.UnixMilli(int64(a.outcome.Last))}, nil
+}
+
+// Redefine has the leader put definitions of the queues in force, on whichever node.
+func (c *Cluster) Redefine(ctx context.Context, definitions []byte, hash string) error {
+	local, l, err := c.route()
+	switch {
+	case err != nil:
+		return err
+	case local:
+		return c.services.Leader.Redefine(definitions, hash)
+	}
+	_, err = c.ask(l, appendDefine(newFrame(opDefine, len(definitions)+64), define{definitions, hash})).wait(ctx)
+	return err
+}
+
 // Offer hands this node's credits to the leader. They may get lost; LeaderChanged asks
 // for new ones. Credits that a batch follows travel with it, so that the leader has them
 // before it hands out what the batch makes ready.
@@ -208,12 +238,12 @@ func (c *Cluster) handle(l *link, f frame) error {
 	case opPing:
 		if p := body.ping(); body.done() == nil {
 			c.heard(l.node, p.applied)
-			l.post(appendPing(newFrame(opPong, 24), ping{c.services.Applied(), p.sent}), 0)
+			l.post(appendPong(newFrame(opPong, 32), ping{c.services.Applied(), p.sent}, c.cfg.Clock.Now()), 0)
 		}
 	case opPong:
-		if p := body.ping(); body.done() == nil {
+		if p, wall := body.pong(); body.done() == nil {
 			c.heard(l.node, p.applied)
-			c.pong(l, p.sent)
+			c.pong(l, time.Duration(p.sent), wall)
 		}
 	case opBook:
 		if peers := body.peers(); body.done() == nil {
@@ -250,6 +280,14 @@ func (c *Cluster) handle(l *link, f frame) error {
 			a.value, err = c.services.Leader.ReadIndex(c.ctx)
 			return a, err
 		}
+	case opResetTime:
+		work = func() (answer, error) {
+			r, err := c.services.Leader.ResetTime(c.ctx)
+			return answer{value: uint64(r.Back.Milliseconds()), outcome: raftfsm.Outcome{Last: uint64(r.To.UnixMilli())}}, err
+		}
+	case opDefine:
+		d := body.define()
+		work = func() (answer, error) { return answer{}, c.services.Leader.Redefine(d.definitions, d.hash) }
 	case opAdmit:
 		p := body.peer()
 		work = func() (answer, error) { return answer{}, c.admitHere(p) }

@@ -60,6 +60,20 @@ func TestFollowerAsksTheLeader(t *testing.T) {
 		t.Error("index", index, err)
 	}
 	a.wants("read")
+	if r, err := b.ResetTime(t.Context()); err != nil || r.Back != 90*time.Second || r.To.UnixMilli() != 1_763_849_472_000 {
+		t.Error("reset", r, err)
+	}
+	a.wants("reset")
+	if err := b.Redefine(t.Context(), []byte("queues"), "hash"); err != nil {
+		t.Error(err)
+	}
+	a.wants("define queues hash")
+	a.leader.fail(fmt.Errorf("%w: it is right", leader.ErrNotReset))
+	if r, err := b.ResetTime(t.Context()); !errors.Is(err, leader.ErrNotReset) || r != (leader.Reset{}) || !strings.Contains(fmt.Sprint(err), "it is right") {
+		t.Error("refused", r, err)
+	}
+	a.wants("reset")
+	a.leader.fail(nil)
 	cr := leader.Credits{Session: 7, Applied: 9, Pools: []leader.Pool{{Name: "p", Queues: []string{"a", "b"}, Free: 4}}}
 	b.Offer(cr)
 	a.wants(fmt.Sprintf("offer %+v", cr))

@@ -37,8 +37,7 @@ var (
 // both answer; nodes ask on the links that they have dialed.
 type link struct {
 	k     *conn
-	node  string // the other side
-	began time.Time
+	node  string        // the other side
 	wake  chan struct{} // holds one signal: frames wait
 	quit  chan struct{} // closed when the link has ended
 	slots chan struct{} // the other side's requests that this one works on
@@ -69,9 +68,9 @@ type request struct {
 	err   error
 }
 
-func newLink(k *conn, now time.Time) *link {
+func newLink(k *conn) *link {
 	return &link{
-		k: k, node: k.node, began: now,
+		k: k, node: k.node,
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), slots: make(chan struct{}, maxRequests),
 		pending: map[uint64]*request{},
 	}

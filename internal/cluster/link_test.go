@@ -19,7 +19,7 @@ import (
 
 // idle is a link that nobody writes.
 func idle(n *node) *link {
-	return newLink(&conn{Conn: tls.Client(new(net.TCPConn), nil), node: other, c: n.Cluster}, time.Now())
+	return newLink(&conn{Conn: tls.Client(new(net.TCPConn), nil), node: other, c: n.Cluster})
 }
 
 func TestRequestsThatAreLost(t *testing.T) {

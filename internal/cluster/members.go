@@ -204,21 +204,27 @@ func (c *Cluster) heard(node string, applied uint64) {
 	}
 }
 
-// pings says something on a link now and then, until it ends.
+// pings says something on a link now and then, until it ends, and at once: the other
+// side's clock is to be known before anything is stamped with it.
 func (c *Cluster) pings(l *link) {
-	for c.ctx.Err() == nil && !c.pause(pingEvery, l.quit) {
-		sent := c.cfg.Clock.Now().Sub(l.began)
-		l.post(appendPing(newFrame(opPing, 24), ping{c.services.Applied(), uint64(sent)}), 0)
+	for {
+		l.post(appendPing(newFrame(opPing, 24), ping{c.services.Applied(), uint64(c.cfg.Clock.Mono())}), 0)
+		if c.pause(pingEvery, l.quit) || c.ctx.Err() != nil {
+			return
+		}
 	}
 }
 
 // pong takes the answer to a ping.
-func (c *Cluster) pong(l *link, sent uint64) {
-	trip := c.cfg.Clock.Now().Sub(l.began) - time.Duration(sent)
+func (c *Cluster) pong(l *link, sent time.Duration, wall time.Time) {
+	received := c.cfg.Clock.Mono()
+	if c.services.Measured != nil {
+		c.services.Measured(l.node, wall, sent, received)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.peers[l.node]; p != nil && p.link == l {
-		p.trip = trip
+		p.trip = received - sent
 	}
 }
 

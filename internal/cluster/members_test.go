@@ -256,3 +256,32 @@ func TestMembers(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 }
+
+// The clock of a node is known from the first moment of a link, and what it says is of a
+// moment between the two that are told.
+func TestClocksAreMeasuredOnTheLinks(t *testing.T) {
+	t.Parallel()
+	a := found(t)
+	b := newNode(t)
+	skewed := &clock.Skewed{}
+	skewed.Set(365 * 24 * time.Hour)
+	b.clock = skewed
+	b.join(a)
+	for range 5 {
+		before := time.Now()
+		m := get(t, a.clocks, "a measurement")
+		after := time.Now()
+		ago := a.clock.Mono() - m.sent
+		if m.node != b.id || m.sent > m.received || m.received-m.sent > patience {
+			t.Errorf("%+v", m)
+		}
+		real := m.wall.Add(-365 * 24 * time.Hour)
+		if real.Before(before.Add(-ago-time.Second)) || real.After(after.Add(time.Second)) {
+			t.Errorf("the clock that is a year ahead was said to be at %s, at %s", m.wall, after)
+		}
+		m = get(t, b.clocks, "a measurement")
+		if d := time.Since(m.wall); m.node != a.id || d.Abs() > patience {
+			t.Errorf("%+v: %s ago", m, d)
+		}
+	}
+}

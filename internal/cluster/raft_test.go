@@ -48,6 +48,8 @@ func (s *state) has(entries ...string) bool {
 // applier is the Leader of a node with a real raft.
 type applier struct{ r *raft.Raft }
 
+func (applier) ResetTime(context.Context) (leader.Reset, error) { return leader.Reset{}, nil }
+func (applier) Redefine([]byte, string) error                   { return nil }
 func (a applier) Submit(batch []byte, _ []raftfsm.QueueCount) func() (*raftfsm.Outcome, error) {
 	f := a.r.Apply(batch, time.Second)
 	return func() (*raftfsm.Outcome, error) {

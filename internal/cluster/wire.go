@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"pogod/internal/cluster/identity"
 	"pogod/internal/command"
@@ -18,7 +19,7 @@ import (
 
 // version of the link's protocol, the first byte of a hello. Whatever changes an encoding
 // is a new one: readers are strict.
-const version = 1
+const version = 2
 
 const (
 	maxFrame = 64 << 20  // the length that a frame announces; the largest batch has 17 MiB
@@ -44,6 +45,8 @@ const (
 	opEndSession  op = 18
 	opReadIndex   op = 19
 	opAdmit       op = 20
+	opResetTime   op = 21
+	opDefine      op = 22
 )
 
 // errMalformed is returned when bytes are not what this file writes.
@@ -215,15 +218,38 @@ func decodeHello(b []byte) (h hello, err error) {
 	return h, f.done()
 }
 
-// ping is the body of ping and pong.
+// ping is the body of ping, and the beginning of that of pong.
 type ping struct {
 	applied uint64
-	sent    uint64 // by the clock of the side that pings; a pong gives it back
+	sent    uint64 // Mono of the side that pings; a pong gives it back
 }
 
 func appendPing(b []byte, p ping) []byte { return appendUint(appendUint(b, p.applied), p.sent) }
 
-func (f *fields) ping() ping { return ping{f.uint(math.MaxUint64), f.uint(math.MaxUint64)} }
+func (f *fields) ping() ping { return ping{f.uint(math.MaxUint64), f.uint(math.MaxInt64)} }
+
+// appendPong answers a ping, with what the wall clock of this side says; one from before
+// 1970 says 1970.
+func appendPong(b []byte, p ping, wall time.Time) []byte {
+	return appendUint(appendPing(b, p), uint64(max(0, wall.UnixMicro())))
+}
+
+func (f *fields) pong() (p ping, wall time.Time) {
+	p = f.ping()
+	return p, time.UnixMicro(int64(f.uint(math.MaxInt64)))
+}
+
+// define is definitions of the queues, encoded, that are to be put in force.
+type define struct {
+	definitions []byte // aliases the frame
+	hash        string
+}
+
+func appendDefine(b []byte, d define) []byte {
+	return appendBytes(appendBytes(b, d.definitions), d.hash)
+}
+
+func (f *fields) define() define { return define{f.bytes(), string(f.bytes())} }
 
 // submit is a batch, and the credits that come with it.
 type submit struct {
@@ -292,16 +318,17 @@ const (
 	classRefused class = 2 // raftfsm.ErrSessionRefused
 	classOther   class = 3 // nobody knows
 	classBarred  class = 4 // errBarred
+	classKept    class = 5 // leader.ErrNotReset
 )
 
 // sentinels of the classes that have one.
-var sentinels = map[class]error{classNotSent: raftfsm.ErrNotSent, classRefused: raftfsm.ErrSessionRefused, classBarred: errBarred}
+var sentinels = map[class]error{classNotSent: raftfsm.ErrNotSent, classRefused: raftfsm.ErrSessionRefused, classBarred: errBarred, classKept: leader.ErrNotReset}
 
 // answer is the answer to a request: an error, or what its op answers.
 type answer struct {
 	class   class
 	text    string          // of the error
-	value   uint64          // a session's id, an index
+	value   uint64          // a session's id, an index, milliseconds by which time was set back
 	outcome raftfsm.Outcome // of submit: Index, Status, Last, Results
 }
 

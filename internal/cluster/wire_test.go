@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"pogod/internal/cluster/identity"
 	"pogod/internal/command"
@@ -68,8 +69,20 @@ func bodies() []body {
 		codec("submit without credits", submit{[]byte("batch"), nil, nil}, appendSubmit, (*fields).submit),
 		codec("number", uint64(300), appendUint, func(f *fields) uint64 { return f.uint(math.MaxUint64) }),
 		codec("admit", somePeers[0], appendPeer, (*fields).peer),
+		codec("pong", somePong, func(b []byte, p pong) []byte { return appendPong(b, p.ping, p.wall) }, func(f *fields) (p pong) {
+			p.ping, p.wall = f.pong()
+			return p
+		}),
+		codec("define", define{[]byte{1, 0}, "0123456789abcdef"}, appendDefine, (*fields).define),
 	}
 }
+
+type pong struct {
+	ping
+	wall time.Time
+}
+
+var somePong = pong{ping{300, 5}, time.UnixMicro(1_763_849_472_123_456)}
 
 // Nodes of one version of the protocol understand each other, whatever built them.
 func TestGolden(t *testing.T) {
@@ -82,7 +95,7 @@ func TestGolden(t *testing.T) {
 	frame := appendPing(newFrame(opPing, 8), ping{1, 2})
 	seal(frame, 0x0102)
 	line("frame", frame)
-	for _, o := range []op{opHello, opPing, opPong, opBook, opOffer, opAnswer, opSubmit, opOpenSession, opEndSession, opReadIndex, opAdmit} {
+	for _, o := range []op{opHello, opPing, opPong, opBook, opOffer, opAnswer, opSubmit, opOpenSession, opEndSession, opReadIndex, opAdmit, opResetTime, opDefine} {
 		fmt.Fprintf(&now, "%d ", o)
 	}
 	fmt.Fprintln(&now)
