@@ -26,9 +26,10 @@ import (
 )
 
 const (
-	// fresh is how long a clock counts after it was measured last. It is measured twice a
-	// second while the link is up.
-	fresh = 10 * time.Second
+	// fresh is how long a clock counts after it was measured last, less and less precisely.
+	// It is measured twice a second while the link is up; a node that was cut off for a
+	// while, and leads when it is back, still knows the clocks.
+	fresh = time.Minute
 
 	// samples of each clock are kept: the most precise of them counts.
 	samples = 8

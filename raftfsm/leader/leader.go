@@ -226,8 +226,15 @@ type extra struct {
 
 // apply stamps an entry and gives it to raft. mu is held.
 func (l *Leader) apply(batch []byte, x extra) (wait func() (*raftfsm.Outcome, error)) {
+	err := l.begin()
 	if l.closed {
-		return func() (*raftfsm.Outcome, error) { return nil, errClosed }
+		err = errClosed
+	}
+	if err != nil {
+		return func() (*raftfsm.Outcome, error) {
+			l.answered(0, x, nil)
+			return nil, err
+		}
 	}
 	stamp, commands := l.stamp(x.commands)
 	entry := command.AppendEntry(make([]byte, 0, 48+len(batch)+len(commands)), command.Entry{Time: stamp, Batch: batch, Commands: commands})
@@ -321,17 +328,19 @@ func (l *Leader) run() {
 		case <-applied:
 		case <-l.wake:
 		}
-		if changed && !l.follow(elected) {
-			retry.Reset(retryPause)
+		if changed {
+			if again := l.follow(elected); again > 0 {
+				retry.Reset(again)
+			}
 		}
 		timer.Reset(min(l.work(), l.look()))
 	}
 }
 
-// follow takes leadership over, or gives it up; false when it could not take over. raft
-// tells only the last of several changes, so a leader may be elected again without having
-// been deposed.
-func (l *Leader) follow(elected bool) bool {
+// follow takes leadership over, or gives it up, and returns when to try again if it could
+// not take over. raft tells only the last of several changes, so a leader may be elected
+// again without having been deposed.
+func (l *Leader) follow(elected bool) (again time.Duration) {
 	l.mu.Lock()
 	if l.leading || !elected {
 		l.leading = false
@@ -340,22 +349,26 @@ func (l *Leader) follow(elected bool) bool {
 	}
 	l.mu.Unlock()
 	if !elected {
-		return true
+		return 0
 	}
-	if err := l.takeOver(); err != nil {
+	err := l.takeOver()
+	switch {
+	case errors.Is(err, errNoClocks):
+		return clocksPause
+	case err != nil:
 		level := slog.LevelError
 		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) || errors.Is(err, errRedefined) {
 			level = slog.LevelDebug // another was elected, or it goes on at once
 		}
 		l.cfg.Log.Log(context.Background(), level, "cannot lead", "error", err)
-		return false
+		return retryPause
 	}
 	select {
 	case <-l.ready:
 	default:
 		close(l.ready)
 	}
-	return true
+	return 0
 }
 
 // takeOver waits until the entries of earlier terms are applied, defines the queues if
@@ -378,7 +391,10 @@ func (l *Leader) takeOver() error {
 		return errRedefined
 	}
 	l.looked = l.cfg.Clock.Mono()
-	l.stamps = stamps{} // the state has the stamps of other leaders now
+	l.stamps.begun = false // the state has the stamps of other leaders now
+	if err := l.begin(); err != nil {
+		return err
+	}
 	l.book.begin(floor)
 	for id, node := range l.cfg.State.Sessions() {
 		l.book.live(id, node == l.cfg.Node).hear(l.looked)

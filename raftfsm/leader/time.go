@@ -22,9 +22,44 @@ type Clocks interface {
 // state is.
 type stamps struct {
 	begun bool
+	first bool          // nothing was stamped since: what passed in an election is no leap
 	last  int64         // unix milliseconds
 	at    time.Duration // Mono, when time was last
 	leap  int64         // of last, milliseconds that no time has passed for and no entry tells of yet
+
+	waits bool          // for the clocks of a majority, before it begins
+	since time.Duration // Mono
+}
+
+// A new leader that does not know the clocks of a majority yet takes nothing for
+// clocksWithin, and looks again each clocksPause: time would stand where its predecessor
+// left it, perhaps a night ago, and leap when the clocks are known.
+const (
+	clocksWithin = 2 * time.Second
+	clocksPause  = 20 * time.Millisecond
+)
+
+var errNoClocks = fmt.Errorf("%w: the clocks of a majority of the voters are not known yet", raftfsm.ErrNotSent)
+
+// begin has time begin where the state is, once the clocks are known or were waited for; it
+// fails with errNoClocks before. mu is held.
+func (l *Leader) begin() error {
+	s := &l.stamps
+	if s.begun {
+		return nil
+	}
+	_, known, mono := l.median()
+	if !known {
+		if !s.waits {
+			s.waits, s.since = true, mono
+		}
+		if mono-s.since < clocksWithin {
+			return errNoClocks
+		}
+	}
+	_, s.last = l.cfg.State.NextTick()
+	s.begun, s.first, s.at, s.leap = true, true, mono, 0
+	return nil
 }
 
 // leapFrom is from where a median that is ahead of what has passed is a clock that was
@@ -43,16 +78,12 @@ func (l *Leader) median() (millis int64, known bool, mono time.Duration) {
 
 // time is cluster time: the median of the voters' clocks, which never goes back here. While
 // the median is behind the last stamp, or not known, time goes on at half speed until the
-// clocks have caught up. mu is held.
+// clocks have caught up. It has begun. mu is held.
 func (l *Leader) time() int64 {
 	median, known, mono := l.median()
 	s := &l.stamps
-	if !s.begun {
-		_, s.last = l.cfg.State.NextTick()
-		s.at = mono
-	}
 	if passed := mono - s.at; known && median >= s.last {
-		if leap := median - s.last - passed.Milliseconds(); s.begun && leap > leapFrom.Milliseconds() {
+		if leap := median - s.last - passed.Milliseconds(); !s.first && leap > leapFrom.Milliseconds() {
 			s.leap += leap
 		}
 		s.last, s.at = median, mono
@@ -61,7 +92,7 @@ func (l *Leader) time() int64 {
 		s.last += step.Milliseconds()
 		s.at += 2 * step
 	}
-	s.begun = true
+	s.first = false
 	return s.last
 }
 
@@ -103,6 +134,10 @@ func (l *Leader) ResetTime(context.Context) (Reset, error) {
 	if !l.unbroken() {
 		l.mu.Unlock()
 		return Reset{}, fmt.Errorf("%w: node %s, which was asked, does not lead", raftfsm.ErrNotSent, l.cfg.Node)
+	}
+	if err := l.begin(); err != nil {
+		l.mu.Unlock()
+		return Reset{}, err
 	}
 	from := l.time()
 	to, known, mono := l.median()

@@ -131,19 +131,57 @@ func TestClusterTimeGoesOnAtHalfSpeedWhileTheClocksOfAMajorityAreNotKnown(t *tes
 	b.voters()
 	b.measures("a", 0)
 	b.measures("b", 0)
-	b.clock.Advance(9 * time.Second)
-	if got := b.stampOf(); got != 9*time.Second {
+	b.clock.Advance(59 * time.Second)
+	if got := b.stampOf(); got != 59*time.Second {
 		t.Error(got)
 	}
 	b.clock.Advance(10 * time.Second)
-	if got := b.stampOf(); got != 14*time.Second {
+	if got := b.stampOf(); got != 64*time.Second {
 		t.Error("they are old:", got)
 	}
 	b.clock.Advance(10 * time.Second)
 	b.measures("a", 0)
 	b.Submit(nil, nil)
-	if from, to, ok := leap(b.entry()); !ok || from != 24*time.Second || to != 29*time.Second {
+	if from, to, ok := leap(b.entry()); !ok || from != 74*time.Second || to != 79*time.Second {
 		t.Error("one is measured again:", from, to, ok)
+	}
+}
+
+// A node that has just started and leads takes nothing before it knows the clocks: time
+// would stand where the last leader left it, and leap.
+func TestANewLeaderWaitsForTheClocksOfAMajority(t *testing.T) {
+	t.Parallel()
+	for _, measured := range []bool{true, false} {
+		b := newBench(t)
+		b.voters()
+		b.clock.Advance(year)
+		b.raft.lead <- true
+		for range 3 {
+			b.barrier().resolve(nil, nil)
+			b.clock.await(t, clocksPause)
+			if _, err := b.Submit([]byte("batch"), pushes("q", 1))(); !errors.Is(err, raftfsm.ErrNotSent) || b.Leading() {
+				t.Error(err)
+			}
+			if _, err := b.OpenSession("a", 1); !errors.Is(err, raftfsm.ErrNotSent) {
+				t.Error(err)
+			}
+			b.quiet("it knows no clock")
+			b.clock.Advance(clocksPause)
+		}
+		want := 0 * time.Second // where the state is
+		if measured {
+			b.measures("a", 0)
+			want = year + 3*clocksPause
+		} else {
+			b.clock.Advance(clocksWithin)
+		}
+		b.barrier().resolve(nil, nil)
+		b.until("it leads", b.Leading)
+		b.Submit(nil, nil)
+		e := b.entry()
+		if measured && e.time != begin+want.Milliseconds() || !measured && e.time != 0 || len(e.commands) > 0 {
+			t.Errorf("measured %v: stamped %d, with %+v", measured, e.time, e.commands)
+		}
 	}
 }
 
