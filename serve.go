@@ -26,6 +26,7 @@ import (
 	"pogod/phpext/api"
 	"pogod/queue"
 	"pogod/raftfsm"
+	"pogod/raftfsm/clocks"
 	"pogod/raftfsm/leader"
 	"pogod/workers"
 )
@@ -40,6 +41,7 @@ type node struct {
 	cluster  *cluster.Cluster // nil: a node alone
 	tokens   *identity.Tokens // of cluster
 	group    *raftfsm.Group
+	clocks   *clocks.Clocks
 	leader   *leader.Leader
 	way      way
 	proposer *raftfsm.Proposer
@@ -65,6 +67,10 @@ type way interface {
 	workers.Offers
 	// ReadIndex returns an entry that holds all that was answered before the call.
 	ReadIndex(ctx context.Context) (uint64, error)
+	// ResetTime sets cluster time back to the median of the voters' clocks.
+	ResetTime(ctx context.Context) (leader.Reset, error)
+	// Redefine puts definitions of the queues in force, though they were superseded.
+	Redefine(ctx context.Context, definitions []byte, hash string) error
 }
 
 // gatherFor is the longest that a batch waits for the callers that the last one answered,
@@ -178,10 +184,11 @@ func (n *node) startGroup(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.clocks = clocks.New(clocks.Config{Clock: clock.System(), Node: n.dir.NodeID(), Voters: n.voters, Log: n.log})
 	definitions := definitions(n.cfg)
 	encoded, hash := definitions.Encode()
 	n.leader = leader.New(leader.Config{
-		Raft: n.group.Raft, State: n.group.FSM, Clock: clock.System(), Definitions: encoded, Hash: hash,
+		Raft: n.group.Raft, State: n.group.FSM, Clock: clock.System(), Clocks: n.clocks, Definitions: encoded, Hash: hash,
 		Node: n.dir.NodeID(), SessionTTL: ttl, Log: n.log,
 	})
 	if n.way = n.leader; n.cluster != nil {
@@ -293,14 +300,16 @@ func definition(q config.Queue) queue.Definition {
 	}
 }
 
-// report counts what never reached the log, through the log.
+// report counts what never reached the log, through the log, and says what is wrong.
 func (n *node) report(life context.Context) {
 	defer n.reporter.Done()
 	t := time.NewTicker(reportEvery)
 	defer t.Stop()
+	var said told
 	for {
 		select {
 		case <-t.C:
+			n.tell(&said)
 			if err := n.queue.Report(life); err != nil && life.Err() == nil {
 				n.log.Debug("counters were not reported", "error", err)
 			}

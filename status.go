@@ -29,7 +29,7 @@ func (s source) Status(ctx context.Context, o admin.StatusOptions) (*admin.Statu
 			return nil, err
 		}
 	}
-	doc := &admin.Status{Node: n.statusNode(), Read: n.statusRead(o.Consistent), Raft: n.statusRaft(), Build: admin.ReadBuild(version, hasPHP)}
+	doc := &admin.Status{Node: n.statusNode(), Read: n.statusRead(o.Consistent), Notes: n.notes(), Raft: n.statusRaft(), Clock: n.clock(), Defined: n.definitionsDoc(), Build: admin.ReadBuild(version, hasPHP)}
 	all, err := n.queue.Stats(ctx, "")
 	if err != nil {
 		return nil, err

@@ -1,7 +1,8 @@
 // Package admin is the node's endpoint for people and probes, on fasthttp:
 //
 //	GET /healthz   200 "ok" while the process lives
-//	GET /readyz    200 {"ready":true}, or 503 with the reason
+//	GET /readyz    200 {"ready":true}, or 503 with the reason. "notes" says what is wrong
+//	               with a node that serves all the same
 //	GET /status    the document Status
 //	               ?consistent=1  with all that was answered before, by whichever
 //	                              node; 503 when that cannot be had
@@ -11,6 +12,9 @@
 //	GET  /api/v1/cluster/members   {"members":[...]}, each a Member
 //	POST /api/v1/cluster/tokens    {"token":"...","expires_at":"..."}: a token with
 //	                               which one more node may join
+//	GET  /api/v1/cluster/clock     a Clock; of a node that is part of no cluster, too
+//	POST /api/v1/cluster/clock/reset  sets cluster time back to the clocks; a ClockReset,
+//	                               or 409 when it is not ahead of them
 //	POST /api/v1/php/reload        {"reloaded":true} once new PHP hosts have taken over
 //	                               from all that ran; 503 when one did not start, and the
 //	                               old one goes on
@@ -41,7 +45,7 @@
 //
 // HEAD is answered like GET, without a body; ?pretty indents a document. Every
 // error is a problem document of RFC 9457 (application/problem+json); its detail
-// says what to do. On a node without a cluster /api/v1/cluster/ answers 409, and so does
+// says what to do. On a node without a cluster members and tokens answer 409, and so does
 // /api/v1/php/ on one without PHP.
 //
 // The package declares what it needs of the node, Source, Cluster and Queues, and knows

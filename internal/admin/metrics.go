@@ -94,6 +94,11 @@ var (
 	memberUp      = gauge("member_up", "1 when the link to the member is up, or it is this node.", "member")
 	memberLag     = gauge("member_lag_entries", "Entries that the member is behind, as far as this node knows.", "member")
 
+	clockOffset = gauge("clock_offset_seconds", "How far the clock of a node is ahead of the median of the voters' clocks, by the measurements of this one; absent while it is not known.", "member")
+	clockAhead  = gauge("cluster_time_ahead_seconds", "How far cluster time is ahead of the median of the voters' clocks: it goes on at half speed then.")
+
+	definitionsDiffer = gauge("definitions_differ", "1 while the queues are defined as the configuration of another node says, not as this one's.")
+
 	queueJobs      = gauge("queue_jobs", "Jobs in the queue, by state, in the cluster.", "queue", "state")
 	queueSuspects  = gauge("queue_suspects", "Of the ready jobs, those that ran in a PHP host that crashed: each runs next alone.", "queue")
 	queueOldest    = gauge("queue_oldest_pending_timestamp_seconds", "When the job that is next in line was pushed; absent while none is ready.", "queue")
@@ -154,6 +159,13 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		out.put(memberUp, flag(m.Up), m.ID)
 		out.put(memberLag, float64(m.Lag), m.ID)
 	}
+	for _, k := range st.Clock.Nodes {
+		if k.OffsetMS != nil {
+			out.put(clockOffset, *k.OffsetMS/1000, k.Node)
+		}
+	}
+	out.put(clockAhead, float64(st.Clock.AheadMS)/1000)
+	out.put(definitionsDiffer, flag(st.Defined.Differ))
 	out.queues(st.Queues)
 	for _, w := range st.Workers {
 		out.put(workerThreads, float64(w.Waiting), w.Name, "waiting")

@@ -61,6 +61,7 @@ type Server struct {
 	cluster  Cluster  // nil: there is none
 	reloader Reloader // nil: there is none
 	queues   Queues   // nil: there are none
+	clocks   Clocks   // nil: there are none
 	log      *slog.Logger
 	loopback bool        // Host is checked
 	tls      *tls.Config // nil: none
@@ -88,6 +89,7 @@ func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
 	s.SetBearers(nil)
 	s.reloader, _ = src.(Reloader)
 	s.queues, _ = src.(Queues)
+	s.clocks, _ = src.(Clocks)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
 		Name:         "pogod",
@@ -245,6 +247,16 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) (answer func(*fasthttp.RequestC
 		answer = s.metrics
 	case MembersPath:
 		answer = s.members
+	case ClockPath:
+		if s.clocks == nil {
+			return nil, ""
+		}
+		answer = s.clock
+	case ClockResetPath:
+		if s.clocks == nil {
+			return nil, ""
+		}
+		answer, allow = s.resetClock, "POST"
 	case TokensPath:
 		answer, allow = s.newToken, "POST"
 	case ReloadPath:
@@ -271,7 +283,11 @@ func (s *Server) readyz(ctx *fasthttp.RequestCtx) {
 		problem(ctx, fasthttp.StatusServiceUnavailable, err.Error(), map[string]any{"ready": false, "reason": err.Error()})
 		return
 	}
-	write(ctx, map[string]bool{"ready": true})
+	doc := map[string]any{"ready": true}
+	if notes := s.notes(); len(notes) > 0 {
+		doc["notes"] = notes
+	}
+	write(ctx, doc)
 }
 
 func (s *Server) status(ctx *fasthttp.RequestCtx) {

@@ -94,7 +94,7 @@ func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: localh
 
 var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	age := int64(12)
+	age, offset := int64(12), 600_000.5
 	st := &Status{
 		Read: Read{Node: "n1", Consistent: o.Consistent, AppliedIndex: 9, AgeMS: &age},
 		Node: Node{ID: "n1", Role: "leader", Mode: "development", Version: "0.1.0", StartedAt: at, PID: 7, DataDir: "/srv/.pogod"},
@@ -105,6 +105,10 @@ var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 				{ID: "n2", Address: "10.0.0.2:8083", Up: true, LastHeardAt: &at, AppliedIndex: 7, Lag: 2, RoundTripMS: 0.25},
 			},
 		},
+		Clock: Clock{Time: &at, Median: &at, AheadMS: 1500, Nodes: []NodeClock{
+			{Node: "n1", Self: true, Voter: true, OffsetMS: &offset, AgeMS: new(int64)}, {Node: "n2"},
+		}},
+		Defined: Definitions{Hash: "ab", Own: "cd", Differ: true},
 		Queues:  []Queue{{Queue: "mail", Ready: true, Pending: 1, MaxPayloadBytes: 1 << 20, OldestPendingAt: &at}, {Queue: "default"}},
 		Workers: []Worker{{Name: "default", Script: "/srv/queue-worker.php", Host: "jobs", Threads: 2, Waiting: 1, Running: 1}},
 		Pools: []Pool{{
@@ -254,7 +258,7 @@ func TestDocument(t *testing.T) {
 		t.Error("the caller's document was changed")
 	}
 	empty, err := json.Marshal(Status{})
-	if err != nil || strings.Contains(strings.NewReplacer(`_at":null`, "", `"age_ms":null`, "").Replace(string(empty)), "null") {
+	if err != nil || strings.Contains(strings.NewReplacer(`_at":null`, "", `"age_ms":null`, "", `"time":null,"median":null`, "").Replace(string(empty)), "null") {
 		t.Errorf("%s %v", empty, err)
 	}
 	if strings.Contains(string(empty), "state_hash") {

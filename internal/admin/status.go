@@ -12,16 +12,19 @@ import (
 // Status is the document at /status. Times are RFC 3339, absent ones null; lists
 // are never null.
 type Status struct {
-	Read      Read       `json:"read"`
-	Node      Node       `json:"node"`
-	Raft      Raft       `json:"raft"`
-	Queues    []Queue    `json:"queues"`    // sorted by name
-	Workers   []Worker   `json:"workers"`   // in the order of the configuration
-	Pools     []Pool     `json:"pools"`     // in the order of the configuration
-	Schedules []struct{} `json:"schedules"` // empty: not built yet
-	PHP       PHP        `json:"php"`
-	Storage   Storage    `json:"storage"`
-	Build     Build      `json:"build"`
+	Read      Read        `json:"read"`
+	Node      Node        `json:"node"`
+	Notes     []string    `json:"notes"` // what is wrong with a node that serves all the same, for people
+	Raft      Raft        `json:"raft"`
+	Clock     Clock       `json:"clock"`
+	Queues    []Queue     `json:"queues"`      // sorted by name
+	Defined   Definitions `json:"definitions"` // of the queues
+	Workers   []Worker    `json:"workers"`     // in the order of the configuration
+	Pools     []Pool      `json:"pools"`       // in the order of the configuration
+	Schedules []struct{}  `json:"schedules"`   // empty: not built yet
+	PHP       PHP         `json:"php"`
+	Storage   Storage     `json:"storage"`
+	Build     Build       `json:"build"`
 }
 
 // Read says whose state the document shows, and how old it may be.
@@ -199,7 +202,9 @@ func ReadBuild(version string, php bool) Build {
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status // without this method
 	p := plain(s)
+	p.Notes = list(p.Notes)
 	p.Raft.Members = list(p.Raft.Members)
+	p.Clock.Nodes = list(p.Clock.Nodes)
 	p.Queues = list(p.Queues)
 	p.Pools = list(p.Pools)
 	p.Schedules = list(p.Schedules)

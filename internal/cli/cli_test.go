@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -23,6 +24,7 @@ import (
 
 	"pogod/internal/admin"
 	"pogod/internal/config"
+	"pogod/raftfsm/leader"
 )
 
 var update = flag.Bool("update", false, "write what the tests see into testdata")
@@ -103,7 +105,7 @@ func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
 		"root": {"--help"}, "bare": {}, "serve": {"serve", "--help"}, "status": {"status", "-h"}, "version": {"help", "version"},
 		"cluster": {"cluster", "--help"}, "bare cluster": {"cluster"}, "cluster_init": {"cluster", "init", "--help"}, "cluster_token": {"help", "cluster", "token"},
-		"cluster_join": {"cluster", "join", "-h"}, "php": {"help", "php"}, "cluster_members": {"cluster", "members", "-h"},
+		"cluster_join": {"cluster", "join", "-h"}, "php": {"help", "php"}, "cluster_members": {"cluster", "members", "-h"}, "cluster_clock": {"cluster", "clock", "-h"},
 		"php_reload": {"php", "reload", "-h"}, "php_status": {"help", "php", "status"},
 		"config": {"config", "-h"}, "bare config": {"config"}, "config_check": {"config", "check", "-h"}, "config_show": {"help", "config", "show"},
 		"config_docs": {"config", "docs", "--help"}, "admin": {"admin"}, "admin_token": {"admin", "token", "-h"},
@@ -253,6 +255,14 @@ func (s source) Status(_ context.Context, o admin.StatusOptions) (*admin.Status,
 	c := *s.s
 	c.Read.Consistent = o.Consistent
 	return &c, nil
+}
+
+func (s source) Clock() admin.Clock { return s.s.Clock }
+func (s source) ResetClock(context.Context) (leader.Reset, error) {
+	if s.s.Clock.AheadMS == 0 {
+		return leader.Reset{}, fmt.Errorf("%w: it is not ahead of the clocks", leader.ErrNotReset)
+	}
+	return leader.Reset{Back: time.Duration(s.s.Clock.AheadMS) * time.Millisecond, To: noon}, nil
 }
 
 // member is the admin endpoint's fake cluster.

@@ -105,6 +105,9 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	label("node", fmt.Sprintf("%s  %s, %s, pogod %s, pid %d, up %s", p.the(bold, clean(s.Node.ID)), clean(s.Node.Role),
 		clean(s.Node.Mode), clean(s.Node.Version), s.Node.PID, age(now, &s.Node.StartedAt)))
 	label("data", clean(s.Node.DataDir))
+	for _, note := range s.Notes {
+		label("note", p.the(yellow, clean(note)))
+	}
 	r := s.Raft
 	leader := "leader " + clean(r.Leader)
 	if r.Leader == "" {

@@ -33,7 +33,7 @@ type Leader interface {
 	// ResetTime sets cluster time back to the median of the voters' clocks.
 	ResetTime(ctx context.Context) (leader.Reset, error)
 	// Redefine puts definitions of the queues in force.
-	Redefine(definitions []byte, hash string) error
+	Redefine(ctx context.Context, definitions []byte, hash string) error
 }
 
 // Raft is the part of *raft.Raft that a Cluster needs.

@@ -308,7 +308,7 @@ func (l *fakeLeader) ResetTime(context.Context) (leader.Reset, error) {
 	return leader.Reset{Back: 90 * time.Second, To: time.UnixMilli(1_763_849_472_000)}, l.note("reset")
 }
 
-func (l *fakeLeader) Redefine(definitions []byte, hash string) error {
+func (l *fakeLeader) Redefine(_ context.Context, definitions []byte, hash string) error {
 	return l.note("define %s %s", definitions, hash)
 }
 

@@ -204,7 +204,7 @@ func (c *Cluster) Redefine(ctx context.Context, definitions []byte, hash string)
 	case err != nil:
 		return err
 	case local:
-		return c.services.Leader.Redefine(definitions, hash)
+		return c.services.Leader.Redefine(ctx, definitions, hash)
 	}
 	_, err = c.ask(l, appendDefine(newFrame(opDefine, len(definitions)+64), define{definitions, hash})).wait(ctx)
 	return err
@@ -287,7 +287,7 @@ func (c *Cluster) handle(l *link, f frame) error {
 		}
 	case opDefine:
 		d := body.define()
-		work = func() (answer, error) { return answer{}, c.services.Leader.Redefine(d.definitions, d.hash) }
+		work = func() (answer, error) { return answer{}, c.services.Leader.Redefine(c.ctx, d.definitions, d.hash) }
 	case opAdmit:
 		p := body.peer()
 		work = func() (answer, error) { return answer{}, c.admitHere(p) }

@@ -49,7 +49,7 @@ func (s *state) has(entries ...string) bool {
 type applier struct{ r *raft.Raft }
 
 func (applier) ResetTime(context.Context) (leader.Reset, error) { return leader.Reset{}, nil }
-func (applier) Redefine([]byte, string) error                   { return nil }
+func (applier) Redefine(context.Context, []byte, string) error  { return nil }
 func (a applier) Submit(batch []byte, _ []raftfsm.QueueCount) func() (*raftfsm.Outcome, error) {
 	f := a.r.Apply(batch, time.Second)
 	return func() (*raftfsm.Outcome, error) {

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -27,7 +28,7 @@ func (l *Leader) Define(definitions []byte, hash string) (leads bool, err error)
 // whichever node, and returns when they are applied; those that were superseded too. This
 // node's own stay what they are. An error that wraps raftfsm.ErrNotSent says that another
 // leader is to be asked.
-func (l *Leader) Redefine(definitions []byte, hash string) error {
+func (l *Leader) Redefine(_ context.Context, definitions []byte, hash string) error {
 	if !l.Leading() {
 		return fmt.Errorf("%w: node %s, which was asked, does not lead", raftfsm.ErrNotSent, l.cfg.Node)
 	}

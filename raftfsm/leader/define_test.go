@@ -73,7 +73,7 @@ func TestSupersededDefinitionsAreProposedOnlyByAnExplicitReload(t *testing.T) {
 	}
 	b.quiet("they are in force")
 	go func() { // ended by the entry's outcome
-		done <- answer{false, b.Redefine([]byte{2}, "of another node")}
+		done <- answer{false, b.Redefine(t.Context(), []byte{2}, "of another node")}
 	}()
 	b.apply(b.defines("of another node"))
 	if a := <-done; a.err != nil || !b.Differs() {
@@ -103,7 +103,7 @@ func TestDefinitionsReadAgainAreProposedByWhoComesToLead(t *testing.T) {
 	if leads, err := b.Define([]byte{3}, "later"); leads || err != nil {
 		t.Error(leads, err)
 	}
-	if err := b.Redefine([]byte{3}, "later"); !errors.Is(err, raftfsm.ErrNotSent) {
+	if err := b.Redefine(t.Context(), []byte{3}, "later"); !errors.Is(err, raftfsm.ErrNotSent) {
 		t.Error(err)
 	}
 	b.quiet("it does not lead")
