@@ -19,6 +19,7 @@ import (
 	"pogod/internal/datadir"
 	"pogod/queue"
 	"pogod/raftfsm"
+	"pogod/raftfsm/clocks"
 	"pogod/raftfsm/leader"
 )
 
@@ -37,6 +38,8 @@ type member struct {
 	trio      *trio
 	dir       *datadir.Dir
 	transport *raft.InmemTransport
+	clock     clock.Clock
+	clocks    *clocks.Clocks // nil: its own clock is all
 	group     *raftfsm.Group
 	leader    *leader.Leader
 	proposer  *raftfsm.Proposer
@@ -45,15 +48,21 @@ type member struct {
 	asked     int           // by Fetch
 }
 
-func newTrio(t *testing.T) *trio { return newTrioOf(t, 0) }
+func newTrio(t *testing.T) *trio { t.Helper(); return newTrioWith(t, 0, nil) }
 
 // newTrioOf is newTrio with other bounds of the log; 0: those of always.
-func newTrioOf(t *testing.T, logBytes int64) *trio {
+func newTrioOf(t *testing.T, logBytes int64) *trio { t.Helper(); return newTrioWith(t, logBytes, nil) }
+
+// newTrioWith makes one whose members are prepared before they start; nil: by nothing.
+func newTrioWith(t *testing.T, logBytes int64, prepare func(i int, m *member)) *trio {
 	t.Helper()
 	c := &trio{t: t, cut: map[*member]bool{}, logBytes: logBytes}
 	path := t.TempDir()
 	for i := range 3 {
-		m := &member{trio: c}
+		m := &member{trio: c, clock: clock.System()}
+		if prepare != nil {
+			prepare(i, m)
+		}
 		var err error
 		if m.dir, err = datadir.Open(filepath.Join(path, fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
@@ -65,6 +74,7 @@ func newTrioOf(t *testing.T, logBytes int64) *trio {
 		c.connect(m)
 		m.open(i > 0)
 	}
+	c.measureOnce()
 	first := c.members[0]
 	if err := first.leader.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
@@ -88,17 +98,22 @@ func (m *member) open(joins bool) {
 	t, log := m.trio.t, slog.New(slog.DiscardHandler)
 	t.Helper()
 	var err error
-	m.group, err = raftfsm.Open(t.Context(), raftfsm.Config{Dir: m.dir, Clock: clock.System(), Log: log, Transport: m.transport, Joins: joins, LogBytes: m.trio.logBytes, Peers: m})
+	m.group, err = raftfsm.Open(t.Context(), raftfsm.Config{Dir: m.dir, Clock: m.clock, Log: log, Transport: m.transport, Joins: joins, LogBytes: m.trio.logBytes, Peers: m})
 	if err != nil {
 		t.Fatal(err)
 	}
+	var all leader.Clocks
+	if _, ok := m.clock.(*clock.Skewed); ok {
+		m.clocks = m.newClocks(log)
+		all = m.clocks
+	}
 	encoded, hash := definitions.Encode()
 	m.leader = leader.New(leader.Config{
-		Raft: m.group.Raft, State: m.group.FSM, Clock: clock.System(), Definitions: encoded, Hash: hash, Log: log,
+		Raft: m.group.Raft, State: m.group.FSM, Clock: m.clock, Clocks: all, Definitions: encoded, Hash: hash, Log: log,
 		Node: m.dir.NodeID(), SessionTTL: ttl,
 	})
 	m.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
-		Node: m.dir.NodeID(), NextOpening: m.dir.NextOpening, Submitter: m, Clock: clock.System(), Gather: time.Millisecond,
+		Node: m.dir.NodeID(), NextOpening: m.dir.NextOpening, Submitter: m, Clock: m.clock, Gather: time.Millisecond,
 		SessionTTL: ttl, Timeout: 20 * time.Second, Log: log,
 	})
 	m.queue = queue.NewClient(m.proposer, m.group.FSM)
