@@ -12,6 +12,7 @@ const (
 	bugNoFencing          = "no-fencing"
 	bugSnapshotRace       = "snapshot-race"
 	bugRestoreSkipped     = "restore-skipped"
+	bugWallClock          = "wall-clock"
 )
 
 // controlRounds is how many rounds a bug may take to be seen.

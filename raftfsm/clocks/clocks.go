@@ -51,8 +51,9 @@ type Clocks struct {
 	cfg    Config
 	bounds atomic.Pointer[bounds]
 
-	mu    sync.Mutex // guards nodes
+	mu    sync.Mutex // guards the rest
 	nodes map[string]*node
+	tells time.Duration // Mono, from when the log is told of clocks that are off; 0: none was measured yet
 }
 
 // bounds of the median: microseconds of unix time at Mono 0.
@@ -123,8 +124,13 @@ func (c *Clocks) Measured(id string, wall time.Time, sent, received time.Duratio
 		c.nodes[id] = n
 	}
 	n.add(s)
-	now := c.cfg.Clock.Now()
-	c.tell(c.renew(received), now, received)
+	b := c.renew(received)
+	if c.tells == 0 {
+		c.tells = received + settle
+	}
+	if b.known && received >= c.tells {
+		c.tell(b, c.cfg.Clock.Now(), received)
+	}
 }
 
 // add keeps a sample. Earlier ones that it contradicts are from before a step of that

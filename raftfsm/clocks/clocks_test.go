@@ -229,10 +229,15 @@ func TestANodeMoreThanASecondOffWarnsOnceForEachChange(t *testing.T) {
 		}
 	}
 	again := func(ahead time.Duration) {
+		t.Helper()
 		b.clock.Advance(500 * time.Millisecond)
 		b.measures("b", 0, time.Millisecond)
 		b.measures("a", ahead, time.Millisecond)
 	}
+	again(-year)
+	again(0)
+	lines("the first measurements")
+	b.clock.Advance(settle)
 	again(900 * time.Millisecond)
 	lines("less than a second")
 	again(10 * time.Minute)

@@ -7,14 +7,15 @@ const (
 	// have changed to be told again; well is where it is none any more.
 	off  = time.Second
 	well = off / 2
+
+	// settle is how long after its first measurement a node says nothing: with two of three
+	// clocks known, either may be the one that is off.
+	settle = 3 * time.Second
 )
 
 // tell says in the log which clocks are off, once for each change, and forgets nodes that
-// are gone. mu is held.
+// are gone. The median is known. mu is held.
 func (c *Clocks) tell(b *bounds, now time.Time, mono time.Duration) {
-	if !b.known {
-		return // off from what?
-	}
 	r := c.report(b, now, mono)
 	listed := make(map[string]bool, len(r.Nodes))
 	for _, n := range r.Nodes {
