@@ -7,7 +7,6 @@ import (
 
 	"pogod/internal/admin"
 	"pogod/internal/clock"
-	"pogod/internal/config"
 	"pogod/internal/link"
 	"pogod/workers"
 )
@@ -23,17 +22,6 @@ func (n *node) newDispatch() *workers.Dispatch {
 		all = append(all, pool)
 	}
 	return workers.NewDispatch(workers.DispatchConfig{Pools: all, Processes: n.hosts, Clock: clock.System(), Log: n.log})
-}
-
-// poolHost is the PHP host of all pools.
-const poolHost = "jobs"
-
-// poolSpecs are the pools' scripts.
-func poolSpecs(cfg *config.Config) (all []link.WorkerSpec) {
-	for _, p := range cfg.Pools {
-		all = append(all, link.WorkerSpec{Name: p.Name, Script: p.Script, Threads: p.Threads, Env: p.Env, Dispatch: true})
-	}
-	return all
 }
 
 // drainTasks lets the tasks of the pools end, within ctx. Whatever may dispatch has ended
@@ -52,7 +40,7 @@ func (n *node) drainTasks(ctx context.Context) {
 // statusPools is the pools in /status.
 func (n *node) statusPools() []admin.Pool {
 	all := make([]admin.Pool, 0, len(n.cfg.Pools))
-	for _, p := range n.tasks.Status() {
+	for i, p := range n.tasks.Status() {
 		pool := admin.Pool{
 			Name: p.Name, Script: p.Script, Threads: p.Threads, Waiting: p.Waiting, Running: p.Running, Queued: p.Queued,
 			Done: p.Done, Failed: p.Failed, TimedOut: p.TimedOut, Cancelled: p.Cancelled,
@@ -60,7 +48,7 @@ func (n *node) statusPools() []admin.Pool {
 			Restarts: int64(p.Restarts), LastError: p.LastError, LastErrorAt: timeOrNil(p.LastErrorAt),
 		}
 		if pool.Script != "" {
-			pool.Host = poolHost
+			pool.Host = n.cfg.Pools[i].Host
 		}
 		all = append(all, pool)
 	}

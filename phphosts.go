@@ -58,10 +58,10 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 		jobs.Jobs = append(jobs.Jobs, w)
 	}
 	for _, w := range n.cfg.Workers {
-		add(w.Host, link.WorkerSpec{Name: w.Name, Script: w.Script, Threads: w.Threads, Env: w.Env, Ini: workerIni(w)})
+		add(w.Host, link.WorkerSpec{Name: w.Name, Script: w.Script, Threads: w.Threads, Env: w.Env, Ini: scriptIni(w.Ini, w.MemoryLimit)})
 	}
-	for _, w := range poolSpecs(n.cfg) {
-		add(poolHost, w)
+	for _, p := range n.cfg.Pools {
+		add(p.Host, link.WorkerSpec{Name: p.Name, Script: p.Script, Threads: p.Threads, Env: p.Env, Ini: scriptIni(p.Ini, p.MemoryLimit), Dispatch: true})
 	}
 	return append(hosts, workers.QuarantineHosts(hosts)...), nil
 }
@@ -90,14 +90,14 @@ func ini(cfg *config.Config, maxExecutionTime string) map[string]string {
 	return all
 }
 
-// workerIni is what a worker's script sets over its host.
-func workerIni(w config.Worker) map[string]string {
-	all := maps.Clone(w.Ini)
-	if w.MemoryLimit != "" {
+// scriptIni is what the script of a worker or a pool sets over its host.
+func scriptIni(ini map[string]string, memoryLimit string) map[string]string {
+	all := maps.Clone(ini)
+	if memoryLimit != "" {
 		if all == nil {
 			all = map[string]string{}
 		}
-		all["memory_limit"] = w.MemoryLimit
+		all["memory_limit"] = memoryLimit
 	}
 	return all
 }

@@ -403,6 +403,13 @@ func (a *checks) pools(list []Pool) {
 		for k, v := range p.Env {
 			a.add("[[pool]] env", checkEnv(k, v))
 		}
+		a.add("[[pool]] host", checkHost(p.Host))
+		if p.MemoryLimit != "" {
+			a.add("[[pool]] memory_limit", checkMemoryLimit(p.MemoryLimit))
+		}
+		for k, v := range p.Ini {
+			a.add("[[pool]] ini", checkWorkerIni(k, v))
+		}
 	}
 }
 

@@ -218,6 +218,12 @@ type Pool struct {
 	MaxWait time.Duration
 	// Env is added to $_SERVER and getenv(). Default: none.
 	Env map[string]string
+	// Host is the PHP host that runs it, as a Worker's. Default "jobs".
+	Host string
+	// MemoryLimit is PHP's memory_limit for the script. Default "": that of the host.
+	MemoryLimit string
+	// Ini are settings for the script, as a Worker's. Default: none.
+	Ini map[string]string
 }
 
 // Admin is the section [admin].

@@ -127,7 +127,7 @@ func TestWorkerWithoutFile(t *testing.T) {
 	if c, err = Load(Options{Dir: dir, App: "shop", Env: vars{}.lookup}); err != nil {
 		t.Fatal(err)
 	}
-	if p := []Pool{{"default", dir + "/shop/dispatch-worker.php", 2, 30 * time.Second, map[string]string{}}}; !reflect.DeepEqual(c.Pools, p) {
+	if p := []Pool{{Name: "default", Script: dir + "/shop/dispatch-worker.php", Threads: 2, MaxWait: 30 * time.Second, Host: "jobs", Env: map[string]string{}, Ini: map[string]string{}}}; !reflect.DeepEqual(c.Pools, p) {
 		t.Errorf("%+v", c.Pools)
 	}
 	// With a file there is no such guess.
@@ -220,6 +220,9 @@ script = "jobs/cpu.php"
 threads = 0
 max_wait = "1m"
 env = { B = "c" }
+host = "tasks"
+memory_limit = -1
+ini = { precision = 5 }
 `, nil)
 	def := Queue{MaxPayloadBytes: 1 << 20, VisibilityTimeout: 90 * time.Minute, MaxCrashes: 5, Backoff: []time.Duration{}, MaxBytes: 65536}
 	named := func(name string) Queue { q := def; q.Name = name; return q }
@@ -247,8 +250,11 @@ env = { B = "c" }
 			},
 		},
 		Pools: []Pool{
-			{Name: "default", Script: "/srv/app/current/dispatch-worker.php", Threads: 4, MaxWait: 30 * time.Second, Env: map[string]string{}},
-			{Name: "cpu", Script: "/srv/app/current/jobs/cpu.php", MaxWait: time.Minute, Env: map[string]string{"B": "c"}},
+			{Name: "default", Script: "/srv/app/current/dispatch-worker.php", Threads: 4, MaxWait: 30 * time.Second, Host: "jobs", Env: map[string]string{}, Ini: map[string]string{}},
+			{
+				Name: "cpu", Script: "/srv/app/current/jobs/cpu.php", MaxWait: time.Minute, Host: "tasks", Env: map[string]string{"B": "c"},
+				MemoryLimit: "-1", Ini: map[string]string{"precision": "5"},
+			},
 		},
 		Admin: Admin{Listen: "0.0.0.0:9000", TLS: TLS{"/srv/app/tls/admin.crt", "/etc/admin.key"}, Tokens: []AdminToken{
 			{"prometheus", "read", "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}, {"ops", "admin", "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
@@ -321,7 +327,6 @@ pogod.toml:3: [node] min_free_bytes @
 pogod.toml:5: [queue] retain_failed @
 pogod.toml:7: [queue.mail] rate @
 pogod.toml:8: [[schedule]] @
-pogod.toml:19: [[pool]] memory_limit @
 pogod.toml:22: [websocket] @
 pogod.toml:20: [[websocket.app]] @
 pogod.toml:26: [cluster] bootstrap_expect @
@@ -467,6 +472,8 @@ func TestCheckName(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
+	pool := newPool()
+	pool.Script = "/s"
 	for name, spoil := range map[string]func(*Config){
 		"data_dir":  func(c *Config) { c.Node.DataDir = "relative" },
 		"socket":    func(c *Config) { c.Node.Socket = "/" + strings.Repeat("s", 107) },
@@ -489,9 +496,12 @@ func TestValidate(t *testing.T) {
 		"undefined": func(c *Config) { c.Workers[0].Queues = []string{"nobody"} },
 		"env":       func(c *Config) { c.Workers[0].Env["a=b"] = "" },
 		"pool":      func(c *Config) { c.Pools = append(c.Pools, Pool{Name: "p", Script: "/s", Threads: 1}) },
-		"pool name": func(c *Config) { c.Pools = []Pool{{"", "/s", 1, time.Second, nil}} },
-		"pools":     func(c *Config) { c.Pools = []Pool{{"p", "/s", 1, time.Second, nil}, {"p", "/s", 1, time.Second, nil}} },
-		"pool path": func(c *Config) { c.Pools = []Pool{{"p", "s", 1, time.Second, nil}} },
+		"pool name": func(c *Config) { p := pool; p.Name = ""; c.Pools = []Pool{p} },
+		"pools":     func(c *Config) { c.Pools = []Pool{pool, pool} },
+		"pool path": func(c *Config) { p := pool; p.Script = "s"; c.Pools = []Pool{p} },
+		"pool host": func(c *Config) { p := pool; p.Host = "web"; c.Pools = []Pool{p} },
+		"pool size": func(c *Config) { p := pool; p.MemoryLimit = "1T"; c.Pools = []Pool{p} },
+		"pool ini":  func(c *Config) { p := pool; p.Ini = map[string]string{"post_max_size": "1M"}; c.Pools = []Pool{p} },
 	} {
 		c := parsed(t, "[[worker]]\n", nil)
 		if err := c.Validate(); err != nil {

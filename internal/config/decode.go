@@ -261,6 +261,9 @@ func (d *decoder) pools(list *value) error {
 			}
 			return d.doc.fault(at, "[[pool]] name must be unique, but an earlier one is %q too: give each a name of its own", p.Name)
 		}
+		if _, ok := p.Ini["memory_limit"]; ok && p.MemoryLimit != "" {
+			return d.doc.fault(t.entry("memory_limit").val.at, "[[pool]] memory_limit must not be in its ini too: take one out")
+		}
 		names[p.Name] = true
 		d.cfg.Pools = append(d.cfg.Pools, p)
 	}
@@ -268,7 +271,10 @@ func (d *decoder) pools(list *value) error {
 }
 
 func newPool() Pool {
-	return Pool{Name: defaultName, Script: defaultPoolScript, Threads: unsaid, MaxWait: defaultMaxWait, Env: map[string]string{}}
+	return Pool{
+		Name: defaultName, Script: defaultPoolScript, Threads: unsaid, MaxWait: defaultMaxWait, Host: defaultHost,
+		Env: map[string]string{}, Ini: map[string]string{},
+	}
 }
 
 // override puts the environment and the flags over the file. base is what the

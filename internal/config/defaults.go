@@ -25,7 +25,7 @@ const (
 	defaultScript             = "queue-worker.php"    // in app
 	defaultPoolScript         = "dispatch-worker.php" // in app
 	defaultMaxWait            = 30 * time.Second      // of a pool
-	defaultHost               = "jobs"                // of a worker
+	defaultHost               = "jobs"                // of a worker or a pool
 	webHost                   = "web"                 // the host of the pages
 	defaultName               = "default"             // of a worker or a pool, and the queue that always exists
 	unsaid                    = -1                    // threads of a worker or a pool whose table has no such key

@@ -81,6 +81,9 @@ var abouts = []about{
 	{"[[pool]]", "threads", byThreads, workerThreads.String(), "jobs at once on this node; 0: threads come from the php command line"},
 	{"[[pool]]", "max_wait", "", poolWait.String(), "the longest that a job waits for a thread"},
 	{"[[pool]]", "env", noDefault, "", envMeaning},
+	{"[[pool]]", "host", "", nameOf + `; not "web"`, "the PHP host that runs it; one of its own keeps it apart from crashes of jobs"},
+	{"[[pool]]", "memory_limit", "that of the host", byteSize, "PHP's memory_limit of this script, in bytes"},
+	{"[[pool]]", "ini", noDefault, "what can change while PHP runs", "settings of this script"},
 
 	{"[admin]", "listen", "", anAddress + "; port 0: a free one", "health, status, metrics and the API; not on loopback it wants tls and tokens"},
 	{"[admin]", "tls", noDefault, "cert and key, PEM files, both or none", "serves over TLS; the files are read again when they change"},

@@ -106,7 +106,11 @@ func poolFields(p *Pool) fields {
 		"threads":  integer(&p.Threads, workerThreads.check),
 		"max_wait": duration(&p.MaxWait, poolWait.check),
 		"env":      environment(p.Env),
-	}.inert("memory_limit", "ini", "host")
+		"host":     text(&p.Host, checkHost),
+
+		"memory_limit": memory(&p.MemoryLimit),
+		"ini":          workerIni(p.Ini),
+	}
 }
 
 func adminFields(a *Admin) fields {

@@ -81,6 +81,8 @@ function perform(string $class, array $args): mixed
             return $ok(null);
         case 'Environment':
             return $ok([$_SERVER['POGO_POOL'] ?? null, $_SERVER['POGO_WORKER'] ?? null, $_SERVER['FLAVOUR'] ?? null, getenv('FLAVOUR')]);
+        case 'Settings': // and the process that they are of
+            return $ok([ini_get('memory_limit'), ini_get('precision'), ini_get('date.timezone'), getmypid()]);
         case 'Print':
             echo $args[0], "\n";
             return $ok(null);
