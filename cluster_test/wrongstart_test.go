@@ -108,6 +108,8 @@ func TestWrongConfiguration(t *testing.T) {
 		"no TOML":     {file: "[node]\nmode = production\n", want: "pogod.toml:2:8: this is not TOML: unexpected character U+0070 'p' at start of value: put text in quotes\n  2 | mode = production\n    |        ^\n"},
 		"variable":    {file: "[[worker]]\nenv = { A = \"${NOT_SET}\" }\n", want: "pogod.toml:2:14: the environment has no variable NOT_SET: set it, or write $${ where the text is to have ${\n  2 | env = { A = \"${NOT_SET}\" }\n    |              ^^^^^^^^^^\n"},
 		"environment": {env: "POGOD_LOG_LEVEL=warning", want: "the environment's POGOD_LOG_LEVEL must be \"debug\", \"info\", \"warn\" or \"error\", not \"warning\": did you mean \"warn\"?\n"},
+		"misspelt":    {env: "POGOD_WEB_LISTN=:80", want: "the environment's POGOD_WEB_LISTN is no variable that pogod knows: did you mean POGOD_WEB_LISTEN?\n"},
+		"open secret": {file: "[[websocket.app]]\nsecret_file = \"/etc/passwd\"\n", want: "pogod.toml:2:15: [[websocket.app]] secret_file must be a file that not everybody can read or write, but /etc/passwd has mode 0644: say chmod o= /etc/passwd\n  2 | secret_file = \"/etc/passwd\"\n    |               ^^^^^^^^^^^^^\n"},
 		"wide admin": {
 			file: "[admin]\nlisten = \"0.0.0.0:8082\"\n",
 			want: "pogod.toml:2:10: [admin] listen is \"0.0.0.0:8082\", which others can reach: set [admin] tls and tokens (\"pogod admin token NAME\" makes a token), or take an address of this machine alone, as \"127.0.0.1:8082\"; --insecure does without\n  2 | listen = \"0.0.0.0:8082\"\n    |          ^^^^^^^^^^^^^^\n",

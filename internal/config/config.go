@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -40,7 +41,8 @@ type Config struct {
 
 	// Inert names, with file and line, what is in the file but not built yet, as
 	// `pogod.toml:12: [[schedule]] is not built yet and has no effect`. Each
-	// section and key is named once, in the order of the file.
+	// section and key is named once, in the order of the file. Behind them are variables
+	// of the environment that name a key and have no effect.
 	Inert []string
 }
 
@@ -278,9 +280,13 @@ type Options struct {
 	// Env looks up a variable of the environment; nil is os.LookupEnv. An empty
 	// POGOD_ variable counts as absent.
 	Env func(name string) (value string, ok bool)
+	// Names are those of the environment's variables, among which misspelt ones are looked
+	// for; nil are those of os.Environ, or none when Env is not nil.
+	Names []string
 	// Unset lets ${NAME} stand for itself where the environment has no such variable: for
 	// a command that needs an address or a directory of a configuration whose secrets are
-	// in the environment of the node alone.
+	// in the environment of the node alone. Files with secrets are not read, and misspelt
+	// variables not looked for.
 	Unset bool
 	// Insecure lets [admin] listen be any address without TLS and a token.
 	Insecure bool
@@ -304,6 +310,12 @@ func Load(o Options) (*Config, error) {
 func load(o Options) (*decoder, error) {
 	if o.Env == nil {
 		o.Env = os.LookupEnv
+		if o.Names == nil {
+			for _, kv := range os.Environ() {
+				name, _, _ := strings.Cut(kv, "=")
+				o.Names = append(o.Names, name)
+			}
+		}
 	}
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
@@ -364,6 +376,11 @@ func decode(o Options, doc *document) (*decoder, error) {
 	}
 	if err := c.Validate(); err != nil {
 		return nil, err
+	}
+	if !o.Unset {
+		if err := d.misspelt(o.Names); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
 }

@@ -91,9 +91,15 @@ func allTables(v *value) bool {
 // table takes every key of a table, in the order of the file.
 func (d *decoder) table(name string, t *value, known fields) error {
 	for _, e := range t.entries {
+		if base, ok := secretOf(name, e.key); ok {
+			var err error
+			if e, err = d.secret(name, t, e, base); err != nil {
+				return err
+			}
+		}
 		f, ok := known[e.key]
 		if !ok {
-			return d.unknown(name, e, slices.Collect(maps.Keys(known)))
+			return d.unknown(name, e, withSecrets(name, slices.Collect(maps.Keys(known))))
 		}
 		key := name + " " + e.key
 		if f.set == nil {
@@ -160,8 +166,14 @@ func (d *decoder) unbuilt(name string, e *entry, s section) error {
 		for _, app := range apps.val.items {
 			d.note("[[websocket.app]]", app.at)
 			for _, k := range app.entries {
+				if base, ok := secretOf("[[websocket.app]]", k.key); ok {
+					if _, err := d.secret("[[websocket.app]]", app, k, base); err != nil {
+						return err
+					}
+					continue
+				}
 				if _, ok := appFields[k.key]; !ok {
-					return d.unknown("[[websocket.app]]", k, slices.Collect(maps.Keys(appFields)))
+					return d.unknown("[[websocket.app]]", k, withSecrets("[[websocket.app]]", slices.Collect(maps.Keys(appFields))))
 				}
 			}
 		}

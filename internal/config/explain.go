@@ -48,7 +48,7 @@ type Setting struct {
 const Redacted = "(redacted)"
 
 // Explain is Load that also lists every value with what says it, tables in a fixed
-// order, keys sorted. What may be a secret is redacted: in env and ini the value of a
+// order, keys sorted. Secrets are redacted, and what may be one: in env and ini the value of a
 // name that speaks of one, one that came out of a ${VARIABLE}, and a URL with a
 // password.
 func Explain(o Options) (*Config, []Setting, error) {
@@ -104,6 +104,12 @@ func (d *decoder) listed(t table, entry int, otherwise string) []Setting {
 }
 
 func (s *Setting) redact(said *value) {
+	if secretKeys[s.Table+" "+s.Key] {
+		if s.Value != "" {
+			s.Value, s.Redacted = Redacted, true
+		}
+		return
+	}
 	m, ok := s.Value.(map[string]string)
 	if !ok || s.Key == "tls" { // names of files
 		return

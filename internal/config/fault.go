@@ -115,7 +115,7 @@ func (d *document) fault(s span, format string, args ...any) *Error {
 	e.Line = d.line(s.from)
 	e.Column = 1 + utf8.RuneCount(d.data[start:s.from])
 	e.Width = max(1, utf8.RuneCount(d.data[s.from:min(s.to, end)]))
-	e.Text = strings.TrimRight(printable(string(d.data[start:end])), " ")
+	e.Text = strings.TrimRight(printable(masked(string(d.data[start:end]))), " ")
 	return e
 }
 
