@@ -44,8 +44,8 @@ func (p *Pools) settling(a *attempt) {
 // creditsLocked counts the threads of each pool that are free or as good as free.
 // Reservations that wait for a thread have taken theirs. mu is held.
 func (p *Pools) creditsLocked(now time.Time) leader.Credits {
-	c := leader.Credits{Session: p.looked.session, Applied: p.looked.applied, Pools: make([]leader.Pool, 0, len(p.cfg.Pools))}
-	for _, pool := range p.cfg.Pools {
+	c := leader.Credits{Session: p.looked.session, Applied: p.looked.applied, Pools: make([]leader.Pool, 0, len(p.pools()))}
+	for _, pool := range p.pools() {
 		free := 0
 		if !p.draining && p.looked.fresh {
 			for _, t := range p.threads {

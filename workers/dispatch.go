@@ -142,16 +142,14 @@ func NewDispatch(cfg DispatchConfig) *Dispatch {
 		cfg: cfg, maxKept: maxKeptSize, pools: map[string]*taskPool{}, callers: map[*link.Conn]*taskCaller{},
 		threads: map[*link.Conn]*taskThread{}, running: map[uint64]*task{},
 	}
-	for _, p := range cfg.Pools {
-		pool := &taskPool{TaskPool: p}
-		d.pools[p.Name] = pool
-		d.order = append(d.order, pool)
-	}
+	d.Configure(cfg.Pools)
 	return d
 }
 
 // Sizes of the pools, for the greeting of connections.
 func (d *Dispatch) Sizes() []link.PoolSize {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	all := make([]link.PoolSize, 0, len(d.order))
 	for _, p := range d.order {
 		all = append(all, link.PoolSize{Name: p.Name, Threads: p.Threads})
@@ -339,13 +337,15 @@ func (d *Dispatch) tellLocked(k *taskCaller, t *task) letter {
 // loop.
 func (d *Dispatch) NextTask(c *link.Conn, pool string, slot int64, number uint64, outcome link.Outcome, result []byte) error {
 	d.mu.Lock()
-	p := d.pools[pool]
+	p, th := d.pools[pool], d.threads[c]
+	if th != nil && th.leaving && th.pool.Name == pool { // the pool may be gone, or another of that name
+		p = th.pool
+	}
 	if p == nil {
 		d.mu.Unlock()
 		d.cfg.Log.Warn("a script asked for tasks of a pool that the configuration does not name; add it as [[pool]]", "pool", pool, "pid", c.Peer.PID)
 		return c.Answer(0, nil)
 	}
-	th := d.threads[c]
 	if th == nil {
 		th = &taskThread{conn: c, pool: p, slot: slot}
 		d.threads[c] = th

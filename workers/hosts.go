@@ -97,8 +97,9 @@ type Hosts struct {
 
 // host is one entry of the configuration, through its lives.
 type host struct {
-	Host
+	Host               // guarded by mu too; Spec.Name stays
 	wake chan struct{} // holds one signal: keep is to look again
+	gone bool          // no longer configured: it ends with its last life
 
 	now      *life   // that new work goes to, starting or ready; nil between two
 	next     *life   // its replacement, which starts; nil: none
@@ -126,14 +127,20 @@ func NewHosts(cfg HostsConfig) *Hosts {
 	}
 	h := &Hosts{cfg: cfg, byPID: map[int]*life{}, changed: make(chan struct{})}
 	for _, x := range cfg.Hosts {
-		h.hosts = append(h.hosts, &host{Host: x, wake: make(chan struct{}, 1), wanted: 1, pause: firstPause})
+		h.hosts = append(h.hosts, newHost(x))
 	}
 	return h
+}
+
+func newHost(x Host) *host {
+	return &host{Host: x, wake: make(chan struct{}, 1), wanted: 1, pause: firstPause}
 }
 
 // Start starts the hosts, which connect to the node's link. Stop ends them. It is to be
 // called once, before Stop.
 func (h *Hosts) Start() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, x := range h.hosts {
 		h.wg.Add(1)
 		go h.keep(x) // ended by Stop
@@ -147,15 +154,18 @@ func (x *host) signal() {
 	}
 }
 
-// keep starts a host's lives when they are due, until the hosts stop and the last has
-// ended.
+// keep starts a host's lives when they are due, until the hosts stop, or this one is gone,
+// and the last has ended.
 func (h *Hosts) keep(x *host) {
 	defer h.wg.Done()
 	for {
 		h.mu.Lock()
 		now := h.cfg.Clock.Now()
 		due, leaving, wait := h.steerLocked(x, now)
-		done := h.stopping && len(x.lives) == 0
+		done := (h.stopping || x.gone) && len(x.lives) == 0
+		if done && x.gone {
+			h.forgetLocked(x)
+		}
 		h.mu.Unlock()
 		if done {
 			return
@@ -182,7 +192,7 @@ func (h *Hosts) keep(x *host) {
 // steerLocked decides what a host needs now: a life to be started, lives to be let go, or
 // to look again after a while (0: when something happens). mu is held.
 func (h *Hosts) steerLocked(x *host, now time.Time) (due *life, leaving []*life, wait time.Duration) {
-	if h.stopping {
+	if h.stopping || x.gone {
 		return nil, nil, 0
 	}
 	if x.OnDemand {
@@ -211,7 +221,7 @@ func (h *Hosts) steerLocked(x *host, now time.Time) (due *life, leaving []*life,
 }
 
 func (h *Hosts) newLifeLocked(x *host) *life {
-	l := &life{host: x, generation: x.wanted, started: h.cfg.Clock.Now(), ended: make(chan struct{})}
+	l := &life{host: x, spec: x.Spec, listener: x.Listener, generation: x.wanted, started: h.cfg.Clock.Now(), ended: make(chan struct{})}
 	x.started = x.wanted
 	x.lives = append(x.lives, l)
 	h.announceLocked()
@@ -309,7 +319,7 @@ func (h *Hosts) isReady(c *link.Conn, version string) error {
 	if unheard {
 		return c.Send(link.Request(nil, op))
 	}
-	h.cfg.Log.Info("PHP host is ready", "host", x.Spec.Name, "pid", l.pid, "php", version)
+	h.cfg.Log.Info("PHP host is ready", "host", l.spec.Name, "pid", l.pid, "php", version)
 	h.dismiss(link.Retire, leaving)
 	return nil
 }
@@ -391,7 +401,7 @@ func (h *Hosts) Replace(pid int, why string) bool {
 	}
 	h.mu.Unlock()
 	if len(leaving) > 0 {
-		h.cfg.Log.Error("a PHP host is replaced", "host", x.Spec.Name, "pid", pid, "because", why)
+		h.cfg.Log.Error("a PHP host is replaced", "host", l.spec.Name, "pid", pid, "because", why)
 	}
 	h.dismiss(link.Retire, leaving)
 	return true
@@ -412,7 +422,7 @@ func (h *Hosts) Demand(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, x := range h.hosts {
-		if x.OnDemand && x.Spec.Name == name {
+		if x.OnDemand && !x.gone && x.Spec.Name == name {
 			x.until = h.cfg.Clock.Now().Add(demandedFor)
 			x.signal()
 		}
@@ -424,36 +434,42 @@ func (h *Hosts) Demand(name string) {
 // is asked for while a reload has not begun yet is one reload. Errors wrap ErrReload:
 // where a new process did not become ready, the old one goes on.
 func (h *Hosts) Reload(ctx context.Context) error {
-	return h.reloaded(ctx, h.askReload())
+	return h.reloaded(ctx, h.askReload(nil))
 }
 
-// askReload asks for a reload of every host, and returns the generations that have it.
-func (h *Hosts) askReload() []uint64 {
+// askReload asks for a reload of the hosts that are named, nil of all, and returns the
+// generations that have it.
+func (h *Hosts) askReload(named []Host) map[*host]uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	target := make([]uint64, len(h.hosts))
-	for i, x := range h.hosts {
+	target := make(map[*host]uint64, len(h.hosts))
+	for _, x := range h.hosts {
+		if x.gone || named != nil && !names(named, x) {
+			continue
+		}
 		if x.started == x.wanted { // what runs may have read the old code
 			x.wanted++
 			x.resume = time.Time{}
 		}
-		target[i] = x.wanted
+		target[x] = x.wanted
 		x.signal()
 	}
 	return target
 }
 
 // reloaded waits until every host is of its target generation.
-func (h *Hosts) reloaded(ctx context.Context, target []uint64) error {
+func (h *Hosts) reloaded(ctx context.Context, target map[*host]uint64) error {
 	for {
 		h.mu.Lock()
 		changed, stopping := h.changed, h.stopping
 		waiting, failed := 0, []string(nil)
-		for i, x := range h.hosts {
+		for _, x := range h.hosts {
+			wanted, asked := target[x]
 			switch {
-			case x.now != nil && x.now.ready && x.now.generation >= target[i]:
+			case !asked || x.gone: // it came later, or is wanted no more
+			case x.now != nil && x.now.ready && x.now.generation >= wanted:
 			case x.OnDemand && x.now == nil: // its next process has the new code
-			case x.failed >= target[i]:
+			case x.failed >= wanted:
 				failed = append(failed, fmt.Sprintf("the new process of PHP host %s ended before it was ready (%s)", x.Spec.Name, x.failure))
 			default:
 				waiting++
@@ -488,9 +504,10 @@ func (h *Hosts) Status() []HostStatus {
 				Name: x.Spec.Name, PID: l.pid, State: l.state(), StartedAt: l.started, Restarts: x.restarts, LastExit: x.lastExit, Version: l.version,
 			}
 		}
-		if x.now != nil {
+		switch {
+		case x.now != nil:
 			all = append(all, of(x.now))
-		} else {
+		case !x.gone:
 			all = append(all, HostStatus{Name: x.Spec.Name, State: h.stateLocked(x), Restarts: x.restarts, LastExit: x.lastExit})
 		}
 		for _, l := range x.lives {
@@ -525,7 +542,7 @@ func (h *Hosts) NotReady() string {
 	var names []string
 	for _, x := range h.hosts {
 		state := h.stateLocked(x)
-		if x.OnDemand || state == hostReady {
+		if x.OnDemand || x.gone || state == hostReady {
 			continue
 		}
 		text := fmt.Sprintf("PHP host %s is %s", x.Spec.Name, state)

@@ -38,13 +38,13 @@ func (p *Pools) Left(pid int) {
 }
 
 // leavesLocked says whether a thread gets no more jobs: the node drains, its host is let
-// go, or its script has had its share. mu is held.
+// go, its pool is gone, or its script has had its share. mu is held.
 func (p *Pools) leavesLocked(t *thread) bool {
 	if _, ok := p.leaving[t.conn.Peer.PID]; ok || p.draining {
 		return true
 	}
 	pool := p.pool(t.worker)
-	return pool != nil && pool.MaxJobs > 0 && t.jobs >= pool.MaxJobs
+	return pool == nil || pool.MaxJobs > 0 && t.jobs >= pool.MaxJobs
 }
 
 // stuckAfter is how long an attempt that was interrupted may take to come back. PHP looks
@@ -86,8 +86,8 @@ func (p *Pools) isStuck(a *attempt) {
 		return // a process of somebody else, who may end it
 	}
 	p.cfg.Log.Error("an attempt is stuck in an operation that PHP cannot interrupt", "queue", a.d.Queue, "job", a.d.Job, "attempt", a.d.Attempts,
-		"worker", a.t.worker, "host_killed_within", max(p.cfg.KillGrace-stuckAfter, 0))
-	p.watch(a, max(p.cfg.KillGrace-stuckAfter, 0), p.killHost)
+		"worker", a.t.worker, "host_killed_within", max(p.set.Load().killGrace-stuckAfter, 0))
+	p.watch(a, max(p.set.Load().killGrace-stuckAfter, 0), p.killHost)
 }
 
 // killHost kills the host of a, which is still stuck. The others there were merely

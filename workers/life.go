@@ -34,7 +34,9 @@ type Exit struct {
 // which belongs to copyOutput until the process has ended.
 type life struct {
 	host       *host
-	generation uint64 // how many reloads had been asked for when it was started
+	spec       link.HostSpec // as it was configured at the start
+	listener   *os.File      // likewise
+	generation uint64        // how many reloads had been asked for when it was started
 	started    time.Time
 	pid        int // 0 before the process was started
 	process    *os.Process
@@ -154,22 +156,21 @@ func (h *Hosts) lostLocked(l *life) {
 // run starts a life's process and waits for its end. state is nil with an error: there
 // was no process.
 func (h *Hosts) run(l *life) (state *os.ProcessState, err error) {
-	x := l.host
-	spec, err := json.Marshal(resolved(x.Spec))
+	spec, err := json.Marshal(resolved(l.spec))
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(h.cfg.Command[0], h.cfg.Command[1:]...)
-	cmd.Env = append(environment(os.Environ()), "POGOD_SOCKET="+x.Spec.Socket, link.HostSpecEnv+"="+string(spec))
+	cmd.Env = append(environment(os.Environ()), "POGOD_SOCKET="+l.spec.Socket, link.HostSpecEnv+"="+string(spec))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.WaitDelay = endedWithin / 2 // a grandchild may keep the pipe open
-	if x.Listener != nil {
-		cmd.ExtraFiles = []*os.File{x.Listener}
+	if l.listener != nil {
+		cmd.ExtraFiles = []*os.File{l.listener}
 	}
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	var output sync.WaitGroup
-	output.Go(func() { h.copyOutput(x.Spec.Name, l, r) }) // ended by closing w
+	output.Go(func() { h.copyOutput(l.spec.Name, l, r) }) // ended by closing w
 	defer output.Wait()
 	defer func() { _ = w.Close() }()
 	h.mu.Lock()
@@ -178,7 +179,7 @@ func (h *Hosts) run(l *life) (state *os.ProcessState, err error) {
 		err = errors.New("not started: it is no longer wanted")
 	default:
 		if err = cmd.Start(); err != nil {
-			err = fmt.Errorf("start PHP host %s: %w", x.Spec.Name, err)
+			err = fmt.Errorf("start PHP host %s: %w", l.spec.Name, err)
 			break
 		}
 		l.pid, l.process = cmd.Process.Pid, cmd.Process

@@ -233,7 +233,7 @@ func (b *hostBench) await(what string, ok func(s HostStatus) bool) HostStatus {
 		select {
 		case <-changed:
 		case <-late:
-			b.t.Fatalf("waited in vain: %s; it is %+v", what, s)
+			b.t.Fatalf("waited in vain: %s; it is %+v", what, b.hosts.Status())
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pogod/internal/clock"
@@ -101,6 +102,7 @@ const startWithin = time.Second
 // Pools is this node's threads and what they run.
 type Pools struct {
 	cfg Config
+	set atomic.Pointer[settings] // what Configure replaces
 
 	mu       sync.Mutex // guards what follows; held for map operations, never across a call that waits
 	threads  map[*link.Conn]*thread
@@ -137,6 +139,7 @@ func NewPools(cfg Config) *Pools {
 		failures: map[string]failure{}, restarts: map[string]uint64{}, demanded: map[string]time.Time{}, leaving: map[int]struct{}{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
+	p.set.Store(&settings{cfg.Pools, cfg.KillGrace})
 	p.wg.Add(1)
 	go p.run() // ended by Close
 	return p
@@ -286,7 +289,7 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 
 // free returns the threads that wait, by pool. mu is held.
 func (p *Pools) free() map[string][]*thread {
-	all := make(map[string][]*thread, len(p.cfg.Pools))
+	all := make(map[string][]*thread, len(p.pools()))
 	if p.draining {
 		return all
 	}
@@ -462,7 +465,10 @@ func (p *Pools) giveBack(d queue.Delivery) {
 // when there is one, or with 0 when the script must leave its loop.
 func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
 	script, known := p.script(worker)
-	if !known {
+	p.mu.Lock()
+	t := p.threads[c]
+	p.mu.Unlock()
+	if !known && t == nil {
 		p.cfg.Log.Warn("a worker that the configuration does not name asked for jobs; add it as [[worker]]", "worker", worker, "pid", c.Peer.PID)
 		return c.Answer(0, nil)
 	}
@@ -471,8 +477,7 @@ func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
 		return c.Answer(0, nil)
 	}
 	p.mu.Lock()
-	t := p.threads[c]
-	if t == nil {
+	if t == nil { // nobody but this goroutine adds one
 		t = &thread{conn: c, worker: worker, slot: slot}
 		p.threads[c] = t
 	}
@@ -495,22 +500,20 @@ func (p *Pools) Next(c *link.Conn, worker string, slot int64) error {
 
 func (p *Pools) script(worker string) (script string, known bool) {
 	pool := p.pool(worker)
-	if pool == nil {
-		return "", false
+	if pool == nil || pool.Script == "" {
+		return "worker " + worker, pool != nil
 	}
-	if script = pool.Script; script == "" {
-		script = "worker " + worker
-	}
-	return script, true
+	return pool.Script, true
 }
 
 // pool returns the pool of that name, nil when there is none.
 func (p *Pools) pool(name string) *Pool {
-	i := slices.IndexFunc(p.cfg.Pools, func(pool Pool) bool { return pool.Name == name })
+	all := p.pools()
+	i := slices.IndexFunc(all, func(pool Pool) bool { return pool.Name == name })
 	if i < 0 {
 		return nil
 	}
-	return &p.cfg.Pools[i]
+	return &all[i]
 }
 
 // Ended is a thread's word that its script has ended; lease is that of the attempt

@@ -79,8 +79,9 @@ const demandEvery = 15 * time.Second
 // when to look again, 0 for not by itself. While there are no suspects it looks at a
 // counter for each queue. Only run calls it.
 func (p *Pools) demand() (again time.Duration) {
-	for i := range p.cfg.Pools {
-		pool := &p.cfg.Pools[i]
+	pools := p.pools()
+	for i := range pools {
+		pool := &pools[i]
 		if !IsQuarantine(pool.Name) {
 			continue
 		}

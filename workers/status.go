@@ -21,8 +21,8 @@ type PoolStatus struct {
 func (p *Pools) Status() []PoolStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]PoolStatus, 0, len(p.cfg.Pools))
-	for _, pool := range p.cfg.Pools {
+	all := make([]PoolStatus, 0, len(p.pools()))
+	for _, pool := range p.pools() {
 		f := p.failures[pool.Name]
 		s := PoolStatus{Name: pool.Name, Quarantine: IsQuarantine(pool.Name), Queues: pool.Queues, Script: pool.Script, Restarts: p.restarts[pool.Name], LastError: f.message, LastErrorAt: f.at}
 		for _, line := range pool.Queues {
