@@ -94,6 +94,7 @@ type Proposer struct {
 
 	opening uint64 // run's: the number of an opening whose outcome is not known; 0: none
 
+	timeout   atomic.Int64 // nanoseconds: ProposerConfig.Timeout, until SetTimeout gives another
 	standing  standing
 	lastIndex atomic.Uint64 // the greatest entry that a caller was told the outcome of
 	confirmed chan struct{} // see Confirmed
@@ -126,6 +127,7 @@ type flight struct {
 func NewProposer(cfg ProposerConfig) *Proposer {
 	p := &Proposer{cfg: cfg, done: make(chan struct{}), confirmed: make(chan struct{}, 1)}
 	p.cond = sync.NewCond(&p.mu)
+	p.SetTimeout(cfg.Timeout)
 	p.standing.clock, p.standing.ttl, p.standing.looked = cfg.Clock, cfg.SessionTTL, cfg.Clock.Boot()
 	go p.run() // ended by Close
 	if every := cfg.SessionTTL / keepAlives / 2; every > 0 {
@@ -199,6 +201,9 @@ func (p *Proposer) Session() uint64 {
 // It holds one signal.
 func (p *Proposer) Confirmed() <-chan struct{} { return p.confirmed }
 
+// SetTimeout replaces ProposerConfig.Timeout for the calls to come.
+func (p *Proposer) SetTimeout(d time.Duration) { p.timeout.Store(int64(d)) }
+
 // Propose implements queue.Proposer.
 func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Result, error) {
 	enc, err := c.Append(make([]byte, 0, 96+len(c.Payload)))
@@ -224,7 +229,7 @@ func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Res
 	}
 
 	late := make(chan struct{})
-	timer := p.cfg.Clock.AfterFunc(p.cfg.Timeout, func() { close(late) })
+	timer := p.cfg.Clock.AfterFunc(time.Duration(p.timeout.Load()), func() { close(late) })
 	defer timer.Stop()
 	select {
 	case <-k.done:

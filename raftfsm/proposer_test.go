@@ -201,6 +201,32 @@ func TestWrongNumberOfResultsIsUnknown(t *testing.T) {
 	b.want(c, command.ErrOutcomeUnknown)
 }
 
+// Another time-out goes for the calls to come.
+func TestSetTimeout(t *testing.T) {
+	t.Parallel()
+	b := newProposerBench(t)
+	before := b.propose("a", 0)
+	b.batch()
+	b.SetTimeout(timeout / 4)
+	after := make(chan error, 1)
+	go func() { // ended by the clock
+		_, err := b.Propose(t.Context(), &command.Command{Op: command.Push, Queue: "a"})
+		after <- err
+	}()
+	b.clock.await(t, timeout/4, 1)
+	b.clock.Advance(timeout / 4)
+	if err := <-after; !errors.Is(err, command.ErrOutcomeUnknown) && !errors.Is(err, command.ErrNotAccepted) {
+		t.Error(err)
+	}
+	select {
+	case p := <-before:
+		t.Errorf("too early: %+v", p)
+	default:
+	}
+	b.clock.Advance(timeout - timeout/4)
+	b.want(before, command.ErrOutcomeUnknown)
+}
+
 func TestTimeOutBeforeNumberingWithdraws(t *testing.T) {
 	t.Parallel()
 	b := newProposerBench(t)
