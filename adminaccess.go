@@ -17,12 +17,8 @@ type adminAccess struct {
 
 // readAccess reads what the configuration says of it; it stores nothing.
 func (n *node) readAccess() (a adminAccess, err error) {
-	for _, t := range n.cfg.Admin.Tokens {
-		b, err := admin.NewBearer(t.Name, t.Role, t.Hash)
-		if err != nil {
-			return a, fmt.Errorf("[admin] tokens: %q: %w", t.Name, err)
-		}
-		a.bearers = append(a.bearers, b)
+	if a.bearers, err = bearers(n.cfg); err != nil {
+		return a, err
 	}
 	if files := n.cfg.Admin.TLS; files != (config.TLS{}) {
 		if a.cert, err = certificate.Load("the admin endpoint", files.Cert, files.Key, n.log); err != nil {
@@ -30,6 +26,18 @@ func (n *node) readAccess() (a adminAccess, err error) {
 		}
 	}
 	return a, nil
+}
+
+// bearers are those who have a token.
+func bearers(cfg *config.Config) (all []admin.Bearer, err error) {
+	for _, t := range cfg.Admin.Tokens {
+		b, err := admin.NewBearer(t.Name, t.Role, t.Hash)
+		if err != nil {
+			return nil, fmt.Errorf("[admin] tokens: %q: %w", t.Name, err)
+		}
+		all = append(all, b)
+	}
+	return all, nil
 }
 
 // serveAdmin starts the admin endpoint.

@@ -6,22 +6,22 @@ import (
 	"time"
 
 	"pogod/internal/admin"
-	"pogod/internal/clock"
+	"pogod/internal/config"
 	"pogod/internal/link"
 	"pogod/workers"
 )
 
-// newDispatch makes the pools of the configuration.
-func (n *node) newDispatch() *workers.Dispatch {
-	all := make([]workers.TaskPool, 0, len(n.cfg.Pools))
-	for _, p := range n.cfg.Pools {
+// taskPools are the pools of a configuration.
+func taskPools(cfg *config.Config) []workers.TaskPool {
+	all := make([]workers.TaskPool, 0, len(cfg.Pools))
+	for _, p := range cfg.Pools {
 		pool := workers.TaskPool{Name: p.Name, MaxWait: p.MaxWait, Threads: p.Threads}
 		if hasPHP && p.Threads > 0 {
 			pool.Script = p.Script
 		}
 		all = append(all, pool)
 	}
-	return workers.NewDispatch(workers.DispatchConfig{Pools: all, Processes: n.hosts, Clock: clock.System(), Log: n.log})
+	return all
 }
 
 // drainTasks lets the tasks of the pools end, within ctx. Whatever may dispatch has ended
@@ -39,8 +39,9 @@ func (n *node) drainTasks(ctx context.Context) {
 
 // statusPools is the pools in /status.
 func (n *node) statusPools() []admin.Pool {
-	all := make([]admin.Pool, 0, len(n.cfg.Pools))
-	for i, p := range n.tasks.Status() {
+	var all []admin.Pool
+	configured := n.now.Load().Pools
+	for _, p := range n.tasks.Status() {
 		pool := admin.Pool{
 			Name: p.Name, Script: p.Script, Threads: p.Threads, Waiting: p.Waiting, Running: p.Running, Queued: p.Queued,
 			Done: p.Done, Failed: p.Failed, TimedOut: p.TimedOut, Cancelled: p.Cancelled,
@@ -48,7 +49,9 @@ func (n *node) statusPools() []admin.Pool {
 			Restarts: int64(p.Restarts), LastError: p.LastError, LastErrorAt: timeOrNil(p.LastErrorAt),
 		}
 		if pool.Script != "" {
-			pool.Host = n.cfg.Pools[i].Host
+			if i := slices.IndexFunc(configured, func(c config.Pool) bool { return c.Name == p.Name }); i >= 0 {
+				pool.Host = configured[i].Host
+			}
 		}
 		all = append(all, pool)
 	}

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"time"
 
 	"pogod/internal/admin"
@@ -19,29 +14,29 @@ import (
 	"pogod/workers"
 )
 
-// phpHosts opens the web listener and says what the hosts run: pages in one, jobs in
-// others, by default in one, so that a job's crash kills no page.
-func (n *node) phpHosts() (hosts []workers.Host, err error) {
-	certificate := n.cfg.Web.TLS
-	if certificate != (config.TLS{}) { // each web host loads it
-		if _, err := tls.LoadX509KeyPair(certificate.Cert, certificate.Key); err != nil {
-			return nil, fmt.Errorf("[web] tls: no certificate and its key in %s and %s: %w", certificate.Cert, certificate.Key, err)
-		}
+// openWeb opens the web listener.
+func (n *node) openWeb() (err error) {
+	if err = webCertificate(n.cfg); err != nil {
+		return err
 	}
 	if n.web, err = bind(n.cfg.Web.Listen, "[web] listen"); err != nil {
-		return nil, err
+		return err
 	}
-	if n.webFile, err = n.web.File(); err != nil {
-		return nil, err
-	}
+	n.webFile, err = n.web.File()
+	return err
+}
+
+// hosts says what the PHP hosts of a configuration run: pages in one, on the web listener,
+// jobs in others, by default in one, so that a job's crash kills no page.
+func hosts(cfg *config.Config, webFile *os.File) (hosts []workers.Host) {
 	web := link.HostSpec{
-		Name: "web", Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "30"),
+		Name: "web", Socket: cfg.Node.Socket, App: cfg.PHP.App, Ini: ini(cfg, "30"),
 		Web: &link.WebSpec{
-			Root: n.cfg.Web.Root, Index: n.cfg.Web.Index, Threads: n.cfg.Web.Threads, AccessLog: accessLog(n.cfg.Web),
-			TrustedProxies: n.cfg.Web.Proxies(), Cert: certificate.Cert, Key: certificate.Key,
+			Root: cfg.Web.Root, Index: cfg.Web.Index, Threads: cfg.Web.Threads, AccessLog: accessLog(cfg.Web),
+			TrustedProxies: cfg.Web.Proxies(), Cert: cfg.Web.TLS.Cert, Key: cfg.Web.TLS.Key,
 		},
 	}
-	hosts = []workers.Host{{Spec: web, Listener: n.webFile}}
+	hosts = []workers.Host{{Spec: web, Listener: webFile}}
 	add := func(host string, w link.WorkerSpec) {
 		if w.Threads == 0 {
 			return // its threads come from outside
@@ -49,7 +44,7 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 		i := slices.IndexFunc(hosts, func(h workers.Host) bool { return h.Spec.Name == host })
 		if i < 0 {
 			i = len(hosts)
-			hosts = append(hosts, workers.Host{Spec: link.HostSpec{Name: host, Socket: n.cfg.Node.Socket, App: n.cfg.PHP.App, Ini: ini(n.cfg, "0")}})
+			hosts = append(hosts, workers.Host{Spec: link.HostSpec{Name: host, Socket: cfg.Node.Socket, App: cfg.PHP.App, Ini: ini(cfg, "0")}})
 		}
 		jobs := &hosts[i].Spec
 		for _, other := range jobs.Jobs { // slots are those of one host
@@ -57,13 +52,13 @@ func (n *node) phpHosts() (hosts []workers.Host, err error) {
 		}
 		jobs.Jobs = append(jobs.Jobs, w)
 	}
-	for _, w := range n.cfg.Workers {
+	for _, w := range cfg.Workers {
 		add(w.Host, link.WorkerSpec{Name: w.Name, Script: w.Script, Threads: w.Threads, Env: w.Env, Ini: scriptIni(w.Ini, w.MemoryLimit)})
 	}
-	for _, p := range n.cfg.Pools {
+	for _, p := range cfg.Pools {
 		add(p.Host, link.WorkerSpec{Name: p.Name, Script: p.Script, Threads: p.Threads, Env: p.Env, Ini: scriptIni(p.Ini, p.MemoryLimit), Dispatch: true})
 	}
-	return append(hosts, workers.QuarantineHosts(hosts)...), nil
+	return append(hosts, workers.QuarantineHosts(hosts)...)
 }
 
 // accessLog is where the web host notes requests.
@@ -118,43 +113,46 @@ func (s source) Reload(ctx context.Context) error {
 	return nil
 }
 
-// reloads reloads the hosts on SIGHUP, and when a PHP file of the application changes, until
-// life ends.
+// reloads reads the configuration again on SIGHUP, and reloads the hosts when a PHP file of
+// the application changes, until life ends.
 func (n *node) reloads(life context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	changed := n.watchFiles(life)
 	n.background.Go(func() { // ended by life
-		defer signal.Stop(hup)
+		changed, stop := n.watchFiles(life)
+		defer func() { stop() }()
 		for {
+			bounded, cancel := context.WithTimeout(life, reloadWithin)
 			select {
-			case <-hup:
-				n.log.Info("SIGHUP: new PHP hosts are started")
+			case <-n.hangups:
+				n.log.Info("SIGHUP: the configuration is read again, and new PHP hosts are started")
+				_, _ = source{n}.Reconfigure(bounded) // which logs what became of it
 			case file := <-changed:
 				n.log.Info("a PHP file has changed: new PHP hosts are started", "file", file)
+				_ = source{n}.Reload(bounded) // likewise
+			case <-n.rewatch:
+				stop()
+				changed, stop = n.watchFiles(life)
 			case <-life.Done():
+				cancel()
 				return
-			}
-			bounded, cancel := context.WithTimeout(life, reloadWithin)
-			if err := (source{n}).Reload(bounded); errors.Is(err, admin.ErrNoPHP) {
-				n.log.Warn("there is nothing to reload", "error", err)
 			}
 			cancel()
 		}
 	})
 }
 
-// watchFiles tells of changed PHP files, if that is wanted; otherwise it returns nil, on
-// which nothing ever comes.
-func (n *node) watchFiles(life context.Context) <-chan string {
-	if !hasPHP || n.cfg.Node.Mode != config.ModeDevelopment || !n.cfg.PHP.Watch {
-		return nil
+// watchFiles tells of changed PHP files until stop or the end of life, if that is wanted;
+// otherwise it returns nil, on which nothing ever comes.
+func (n *node) watchFiles(life context.Context) (changed <-chan string, stop func()) {
+	cfg := n.now.Load()
+	if !hasPHP || cfg.Node.Mode != config.ModeDevelopment || !cfg.PHP.Watch {
+		return nil, func() {}
 	}
-	w, err := phpwatch.New(n.cfg.PHP.App, n.log)
+	w, err := phpwatch.New(cfg.PHP.App, n.log)
 	if err != nil {
 		n.log.Warn("PHP files are not watched: reload with pogod php reload, or set [php] watch = false", "error", err)
-		return nil
+		return nil, func() {}
 	}
-	n.background.Go(func() { w.Run(life) }) // ended by life
-	return w.Changed()
+	life, stop = context.WithCancel(life)
+	n.background.Go(func() { w.Run(life) }) // ended by stop
+	return w.Changed(), stop
 }

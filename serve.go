@@ -33,8 +33,10 @@ import (
 
 // node is a running pogod: its rooms, from the bottom up.
 type node struct {
-	cfg     *config.Config
+	cfg     *config.Config // of the start; what may change meanwhile is read from now
+	now     atomic.Pointer[config.Config]
 	log     *slog.Logger
+	logging *logging
 	started time.Time
 
 	dir      *datadir.Dir
@@ -57,7 +59,13 @@ type node struct {
 	cancel     context.CancelFunc // ends calls that are under way
 	leaving    atomic.Bool
 	reporter   sync.WaitGroup
-	background sync.WaitGroup // what reloads the PHP hosts
+	background sync.WaitGroup // what reloads the PHP hosts and the configuration
+
+	reread        func() (*config.Config, error) // the configuration, as it is now
+	reconfiguring sync.Mutex                     // held while the node goes over to another configuration
+	restartFor    atomic.Pointer[[]string]       // keys that count at the next start; nil: none do
+	hangups       chan os.Signal                 // SIGHUP; holds one
+	rewatch       chan struct{}                  // holds one signal: which files are watched may have changed
 }
 
 // way is how the node reaches whoever leads: its own leader when it is alone, else the
@@ -80,13 +88,17 @@ const gatherFor = time.Millisecond
 // reportEvery is how often what never reached the log is counted through it.
 const reportEvery = time.Second
 
-// serve runs a node until ctx ends, or until it can no longer go on.
-func serve(ctx context.Context, cfg *config.Config) error {
-	log, err := newLogger(os.Stderr, cfg.Node.LogLevel, cfg.Node.LogFormat)
-	if err != nil {
-		return err
+// serve runs a node until ctx ends, or until it can no longer go on. reread reads its
+// configuration again.
+func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Config, error)) error {
+	log, logging := newLogger(os.Stderr, cfg.Node.LogLevel, cfg.Node.LogFormat)
+	n := &node{
+		cfg: cfg, log: log, logging: logging, started: time.Now(), reread: reread,
+		hangups: make(chan os.Signal, 1), rewatch: make(chan struct{}, 1),
 	}
-	n := &node{cfg: cfg, log: log, started: time.Now()}
+	n.now.Store(cfg)
+	signal.Notify(n.hangups, syscall.SIGHUP) // one that comes during the start is for afterwards
+	defer signal.Stop(n.hangups)
 	if err := n.start(ctx); err != nil {
 		if n.group == nil || n.group.Err() == nil {
 			n.stop(context.Background())
@@ -104,7 +116,8 @@ func serve(ctx context.Context, cfg *config.Config) error {
 		// Nothing can be closed well: the process ends, and its hosts with it.
 		return fmt.Errorf("the node cannot go on: %w", n.group.Err())
 	}
-	leave, hurry := context.WithTimeout(context.Background(), cfg.Node.ShutdownTimeout)
+	within := n.now.Load().Node.ShutdownTimeout
+	leave, hurry := context.WithTimeout(context.Background(), within)
 	defer hurry()
 	second := make(chan os.Signal, 1)
 	signal.Notify(second, os.Interrupt, syscall.SIGTERM)
@@ -116,7 +129,7 @@ func serve(ctx context.Context, cfg *config.Config) error {
 		case <-leave.Done():
 		}
 	}()
-	log.Info("leaving: jobs and requests that run may end", "within", cfg.Node.ShutdownTimeout)
+	log.Info("leaving: jobs and requests that run may end", "within", within)
 	n.stop(leave)
 	return nil
 }
@@ -219,18 +232,19 @@ func (n *node) lead(ctx context.Context) error {
 
 // startPHP starts the link, the pools, and the PHP hosts where PHP is built in.
 func (n *node) startPHP(life context.Context) (err error) {
-	var hosts []workers.Host
+	var all []workers.Host
 	if hasPHP {
-		if hosts, err = n.phpHosts(); err != nil {
+		if err := n.openWeb(); err != nil {
 			return err
 		}
+		all = hosts(n.cfg, n.webFile)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	n.hosts = workers.NewHosts(workers.HostsConfig{
-		Command: []string{self, "php-host"}, Hosts: hosts, Clock: clock.System(), Log: n.log,
+		Command: []string{self, "php-host"}, Hosts: all, Clock: clock.System(), Log: n.log,
 		Named:   func(lease uint64) (workers.Named, bool) { return n.pools.Named(lease) },
 		Printed: n.queue.Printed,
 		Leave: func(pid int) {
@@ -243,7 +257,7 @@ func (n *node) startPHP(life context.Context) (err error) {
 		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue, Offers: n.way, Processes: n.hosts,
 		Quarantine: n.hosts, KillGrace: n.cfg.PHP.KillGrace, Clock: clock.System(), Log: n.log,
 	})
-	n.tasks = n.newDispatch()
+	n.tasks = workers.NewDispatch(workers.DispatchConfig{Pools: taskPools(n.cfg), Processes: n.hosts, Clock: clock.System(), Log: n.log})
 	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
 	handler.ServeTasks(n.tasks)
 	if n.link, err = link.Listen(n.cfg.Node.Socket, handler, n.log); err != nil {
@@ -460,18 +474,6 @@ const (
 	interruptedFor = 2 * time.Second
 	answeredWithin = 5 * time.Second // for calls that were taken before the node refuses them
 )
-
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log_level: %w", err)
-	}
-	o := &slog.HandlerOptions{Level: l}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o)), nil
-	}
-	return slog.New(slog.NewTextHandler(w, o)), nil
-}
 
 // banner says where everything is.
 func (n *node) banner(w io.Writer) {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/hex"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"pogod/internal/admin"
+	"pogod/internal/config"
 	"pogod/queue"
 	"pogod/workers"
 )
@@ -82,10 +84,14 @@ func (n *node) statusRead(consistent bool) admin.Read {
 
 func (n *node) statusNode() admin.Node {
 	role := strings.ToLower(n.group.Raft.State().String())
-	return admin.Node{
-		ID: n.dir.NodeID(), Role: role, Mode: n.cfg.Node.Mode, Version: version,
+	doc := admin.Node{
+		ID: n.dir.NodeID(), Role: role, Mode: n.now.Load().Node.Mode, Version: version,
 		StartedAt: n.started, PID: unix.Getpid(), DataDir: n.dir.Path,
 	}
+	if keys := n.restartFor.Load(); keys != nil {
+		doc.RestartFor = *keys
+	}
+	return doc
 }
 
 func (n *node) statusRaft() admin.Raft {
@@ -101,8 +107,9 @@ func (n *node) statusRaft() admin.Raft {
 }
 
 func (n *node) statusWorkers() []admin.Worker {
-	all := make([]admin.Worker, 0, len(n.cfg.Workers))
-	for i, p := range n.pools.Status() {
+	configured := n.now.Load().Workers
+	all := make([]admin.Worker, 0, len(configured))
+	for _, p := range n.pools.Status() {
 		if p.Quarantine && p.Threads == 0 && p.Suspects == 0 && p.LastError == "" {
 			continue // it has nothing to do
 		}
@@ -113,8 +120,10 @@ func (n *node) statusWorkers() []admin.Worker {
 		}
 		if p.Quarantine {
 			w.Threads, w.Host = 1, p.Name
-		} else if w.Threads = n.cfg.Workers[i].Threads; hasPHP && w.Threads > 0 {
-			w.Host = n.cfg.Workers[i].Host
+		} else if i := slices.IndexFunc(configured, func(c config.Worker) bool { return c.Name == p.Name }); i >= 0 { // one that just came is not there yet
+			if w.Threads = configured[i].Threads; hasPHP && w.Threads > 0 {
+				w.Host = configured[i].Host
+			}
 		}
 		all = append(all, w)
 	}

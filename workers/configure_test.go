@@ -173,7 +173,9 @@ func TestConfigurePools(t *testing.T) {
 	answer := third.next()
 	s.await(t, "a credit", func() bool { return s.free("other") == 1 })
 	b.pools.Configure([]Pool{{Name: "other", Queues: []string{"p", "r"}, Script: "other.php", MaxJobs: 1}}, killGrace)
-	s.await(t, "its queues", func() bool { return slices.Equal(s.credits.Pools[0].Queues, []string{"p", "r"}) && s.free("other") == 1 })
+	s.await(t, "its queues", func() bool {
+		return slices.Equal(s.credits.Pools[0].Queues, []string{"p", "r"}) && s.free("other") == 1
+	})
 	e := s.reserve(job("other", "r", "z"))
 	if a := get(t, answer); a.lease != e.Lease {
 		t.Errorf("%+v", a)

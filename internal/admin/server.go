@@ -261,6 +261,8 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) (answer func(*fasthttp.RequestC
 		answer, allow = s.newToken, "POST"
 	case ReloadPath:
 		answer, allow = s.reload, "POST"
+	case ConfigReloadPath:
+		answer, allow = s.reconfigure, "POST"
 	default:
 		return s.ofQueues(ctx)
 	}

@@ -44,6 +44,9 @@ type Node struct {
 	StartedAt time.Time `json:"started_at"` // of this process
 	PID       int       `json:"pid"`
 	DataDir   string    `json:"data_dir"` // absolute path
+	// RestartFor are the keys of the configuration, as "[web] listen", that differ from what
+	// the node runs with and count at its next start. They were seen by its last reload.
+	RestartFor []string `json:"restart_for"`
 }
 
 // Raft is this node's view of its Raft group.
@@ -203,6 +206,7 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status // without this method
 	p := plain(s)
 	p.Notes = list(p.Notes)
+	p.Node.RestartFor = list(p.Node.RestartFor)
 	p.Raft.Members = list(p.Raft.Members)
 	p.Clock.Nodes = list(p.Clock.Nodes)
 	p.Queues = list(p.Queues)

@@ -36,9 +36,10 @@ type Deps struct {
 	Version string
 	// Serve runs the server with this configuration until the context ends, which
 	// SIGINT or SIGTERM makes it do, and returns nil when everything is put away.
-	// Whoever wants to hear a second signal asks os/signal too. nil: there is no
-	// server in this binary.
-	Serve func(ctx context.Context, c *config.Config) error
+	// Whoever wants to hear a second signal asks os/signal too. again reads and checks
+	// the same configuration as it is when it is called. nil: there is no server in
+	// this binary.
+	Serve func(ctx context.Context, c *config.Config, again func() (*config.Config, error)) error
 	// PHPHost runs a PHP host until it has ended. No signal ends its context: a
 	// host ends with its node. nil: there is no PHP in this binary.
 	PHPHost func(ctx context.Context) error

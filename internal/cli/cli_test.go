@@ -201,7 +201,7 @@ func TestServe(t *testing.T) { // not parallel: it changes the working directory
 		t.Setenv(v, "")
 	}
 	var got *config.Config
-	d := Deps{Serve: func(_ context.Context, c *config.Config) error { got = c; return nil }}
+	d := Deps{Serve: func(_ context.Context, c *config.Config, _ func() (*config.Config, error)) error { got = c; return nil }}
 	if code, out, errs := run(d, "serve"); code != 0 || out+errs != "" || got.File != "" || got.Node.Mode != config.ModeDevelopment {
 		t.Error(code, out, errs, got)
 	}
@@ -225,7 +225,7 @@ func TestServe(t *testing.T) { // not parallel: it changes the working directory
 	if code, out, errs := run(d, "serve", "--config", "other.toml"); code != ExitFailed || out != "" || errs != want {
 		t.Error(code, out, errs)
 	}
-	d.Serve = func(context.Context, *config.Config) error {
+	d.Serve = func(context.Context, *config.Config, func() (*config.Config, error)) error {
 		return errors.New("the data directory is locked by process 7")
 	}
 	if code, _, errs := run(d, "serve"); code != ExitFailed || !strings.HasSuffix(errs, "pogod: the data directory is locked by process 7\n") {
@@ -235,7 +235,7 @@ func TestServe(t *testing.T) { // not parallel: it changes the working directory
 		t.Error(code, errs)
 	}
 	// SIGTERM ends the context, and a server that then returns nil is done.
-	d.Serve = func(ctx context.Context, _ *config.Config) error {
+	d.Serve = func(ctx context.Context, _ *config.Config, _ func() (*config.Config, error)) error {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 			return err
 		}

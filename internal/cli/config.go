@@ -17,16 +17,16 @@ import (
 func (p *program) config() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check a configuration, show what it comes to, list its keys",
+		Short: "Check a configuration, show what it comes to, list its keys, reload it",
 		Long: `These commands read a configuration as "pogod serve" would: the file, variables of
-the environment over it, flags over both. They need no running node and change
-nothing.`,
+the environment over it, flags over both. All but reload, which asks a running
+node, need none and change nothing.`,
 		Example: `  pogod config check && pogod serve
   pogod config show      every value, and what says it
   pogod config docs      every key, with its type, default and bounds`,
 	}
 	group(cmd)
-	cmd.AddCommand(p.configCheck(), p.configShow(), p.configDocs())
+	cmd.AddCommand(p.configCheck(), p.configShow(), p.configDocs(), p.configReload())
 	return cmd
 }
 
@@ -187,7 +187,9 @@ func (p *program) configDocs() *cobra.Command {
 		Use:   "docs",
 		Short: "List every key of the configuration",
 		Long: `docs lists every key that the file can have, with its type, default and bounds, the
-variable of the environment that goes over it, and what it means. Keys of [queue]
+variable of the environment that goes over it, and what it means. A change counts
+when the node reads its configuration again ("pogod config reload"), unless the
+line says that it needs a restart. Keys of [queue]
 but for auto_create can stand in a table [queue.NAME] too. A duration is written as
 "90s", "1h30m" or "500ms".`,
 		Example: `  pogod config docs
@@ -224,6 +226,9 @@ func showKeys(w io.Writer, keys []config.Key) error {
 		fmt.Fprintf(&b, "; default: %s", k.Default)
 		if k.Env != "" {
 			fmt.Fprintf(&b, "; $%s", k.Env)
+		}
+		if k.Effect == config.Restart {
+			b.WriteString("; a change needs a restart")
 		}
 		b.WriteByte('\n')
 	}

@@ -23,7 +23,8 @@ func (p *program) phpReload() *cobra.Command {
 		Long: `reload has the node start a new PHP host beside each that runs, and returns when
 the new ones have taken over. Requests and jobs that run end in the old ones.
 Paths are resolved anew, symlinks too. If a new host does not start, the old one
-goes on and the command fails. SIGHUP to the node does the same.
+goes on and the command fails. "pogod config reload" does the same, and reads the
+configuration again.
 
 In a cluster it concerns the node that is asked, alone.`,
 		Example: `  ln -sfn releases/42 current && pogod php reload

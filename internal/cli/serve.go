@@ -21,7 +21,8 @@ func (p *program) serve() *cobra.Command {
 127.0.0.1:8082). In a cluster, which "pogod cluster" makes, the other nodes reach
 it on [cluster] listen (default 127.0.0.1:8083). It ends on SIGTERM or an
 interrupt, when running jobs have had [node] shutdown_timeout to finish. SIGHUP
-reloads the PHP code, as "pogod php reload" does.
+has it read its configuration again and start new PHP hosts, as "pogod config
+reload" does.
 
 The configuration is the file named by --config, or pogod.toml in the working
 directory if there is one. Without a file pogod runs as a single node in
@@ -35,7 +36,8 @@ both.`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := load(orDefault(o))
+			o := orDefault(o)
+			c, err := load(o)
 			if err != nil {
 				return err
 			}
@@ -47,7 +49,12 @@ both.`,
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			return p.Serve(ctx, c)
+			return p.Serve(ctx, c, func() (*config.Config, error) {
+				if !p.HasPHP { // who misses no application
+					return config.Load(o)
+				}
+				return config.Check(o)
+			})
 		},
 	}
 	dataFlags(cmd, &o)

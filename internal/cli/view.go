@@ -108,6 +108,9 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	for _, note := range s.Notes {
 		label("note", p.the(yellow, clean(note)))
 	}
+	if len(s.Node.RestartFor) > 0 {
+		label("restart", p.the(yellow, clean("for "+strings.Join(s.Node.RestartFor, ", ")+": the configuration has changed")))
+	}
 	r := s.Raft
 	leader := "leader " + clean(r.Leader)
 	if r.Leader == "" {

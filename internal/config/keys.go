@@ -16,6 +16,7 @@ type Key struct {
 	Bounds  string `json:"bounds"`  // "" where the type says all
 	Env     string `json:"env"`     // the variable that goes over the file; "" when there is none
 	Meaning string `json:"meaning"` // one line; unit of numbers
+	Effect  Effect `json:"effect"`  // when a change of it counts in a running node
 }
 
 // about is what Keys cannot read off the code that decodes a key. def is empty when
@@ -111,7 +112,7 @@ func Keys() []Key {
 	all := make([]Key, 0, len(abouts))
 	for _, a := range abouts {
 		f := built[a.table][a.key]
-		k := Key{Table: a.table, Name: a.key, Type: f.typ, Default: a.def, Bounds: a.bounds, Meaning: a.meaning}
+		k := Key{Table: a.table, Name: a.key, Type: f.typ, Default: a.def, Bounds: a.bounds, Meaning: a.meaning, Effect: effect(a.table, a.key)}
 		if f.get != nil && k.Default == "" {
 			k.Default = TOML(plainly(f.get()))
 		}

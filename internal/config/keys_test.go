@@ -56,13 +56,14 @@ func TestDocumentation(t *testing.T) {
 	for _, k := range Keys() {
 		if k.Table != table {
 			table = k.Table
-			fmt.Fprintf(&b, "\n### %s\n\n| key | type and bounds | default | meaning |\n|---|---|---|---|\n", table)
+			fmt.Fprintf(&b, "\n### %s\n\n| key | type and bounds | default | meaning | a change counts |\n|---|---|---|---|---|\n", table)
 		}
 		what := k.Type
 		if k.Bounds != "" {
 			what += ", " + k.Bounds
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, what, k.Default, k.Meaning)
+		counts := map[Effect]string{Live: "at a reload", NewPHP: "at a reload, in new PHP hosts", Restart: "at a restart"}[k.Effect]
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", k.Name, what, k.Default, k.Meaning, counts)
 	}
 	b.WriteByte('\n')
 	want := b.String()
