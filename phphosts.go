@@ -123,8 +123,7 @@ func (n *node) reloads(life context.Context) {
 			bounded, cancel := context.WithTimeout(life, reloadWithin)
 			select {
 			case <-n.hangups:
-				n.log.Info("SIGHUP: the configuration is read again, and new PHP hosts are started")
-				_, _ = source{n}.Reconfigure(bounded) // which logs what became of it
+				n.reloadOnHangup(bounded)
 			case file := <-changed:
 				n.log.Info("a PHP file has changed: new PHP hosts are started", "file", file)
 				_ = source{n}.Reload(bounded) // likewise

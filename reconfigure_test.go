@@ -15,6 +15,7 @@ import (
 
 	"pogod/internal/command"
 	"pogod/internal/config"
+	"pogod/internal/systemd"
 	"pogod/queue"
 	"pogod/workers"
 )
@@ -124,7 +125,7 @@ func startNode(t *testing.T, dir, text string) (n *node, rewrite func(text strin
 	head := fmt.Sprintf("[admin]\nlisten = \"127.0.0.1:0\"\n[node]\nsocket = %q\n", filepath.Join(dir, "s"))
 	cfg := configuration(t, dir, head+text)
 	n = &node{
-		cfg: cfg, log: slog.New(slog.DiscardHandler), logging: &logging{}, started: time.Now(),
+		cfg: cfg, log: slog.New(slog.DiscardHandler), logging: &logging{}, manager: &systemd.Notifier{}, started: time.Now(),
 		hangups: make(chan os.Signal, 1), rewatch: make(chan struct{}, 1),
 		reread: func() (*config.Config, error) { return config.Load(config.Options{File: cfg.File}) },
 	}

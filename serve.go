@@ -23,6 +23,7 @@ import (
 	"pogod/internal/config"
 	"pogod/internal/datadir"
 	"pogod/internal/link"
+	"pogod/internal/systemd"
 	"pogod/phpext/api"
 	"pogod/queue"
 	"pogod/raftfsm"
@@ -37,6 +38,7 @@ type node struct {
 	now     atomic.Pointer[config.Config]
 	log     *slog.Logger
 	logging *logging
+	manager *systemd.Notifier
 	started time.Time
 
 	dir      *datadir.Dir
@@ -56,7 +58,8 @@ type node struct {
 	web      *net.TCPListener // nil without PHP
 	webFile  *os.File         // the same socket, as it is handed to each web host
 
-	cancel     context.CancelFunc // ends calls that are under way
+	life       context.Context
+	cancel     context.CancelFunc // ends life: calls that are under way
 	leaving    atomic.Bool
 	reporter   sync.WaitGroup
 	background sync.WaitGroup // what reloads the PHP hosts and the configuration
@@ -93,7 +96,7 @@ const reportEvery = time.Second
 func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Config, error)) error {
 	log, logging := newLogger(os.Stderr, cfg.Node.LogLevel, cfg.Node.LogFormat)
 	n := &node{
-		cfg: cfg, log: log, logging: logging, started: time.Now(), reread: reread,
+		cfg: cfg, log: log, logging: logging, started: time.Now(), reread: reread, manager: systemd.New(),
 		hangups: make(chan os.Signal, 1), rewatch: make(chan struct{}, 1),
 	}
 	n.now.Store(cfg)
@@ -109,11 +112,13 @@ func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Confi
 		return err
 	}
 	n.banner(os.Stdout)
+	n.supervised(n.life)
 	failed := n.group.Failed()
 	select {
 	case <-ctx.Done():
 	case <-failed:
 		// Nothing can be closed well: the process ends, and its hosts with it.
+		n.tell(n.manager.Status("the node cannot go on: " + n.group.Err().Error()))
 		return fmt.Errorf("the node cannot go on: %w", n.group.Err())
 	}
 	within := n.now.Load().Node.ShutdownTimeout
@@ -130,6 +135,7 @@ func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Confi
 		}
 	}()
 	log.Info("leaving: jobs and requests that run may end", "within", within)
+	n.tell(n.manager.Stopping("leaving: jobs and requests that run may end", within+refusedFor+interruptedFor+waitFurther))
 	n.stop(leave)
 	return nil
 }
@@ -137,7 +143,7 @@ func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Confi
 // start opens the rooms from the bottom up.
 func (n *node) start(ctx context.Context) (err error) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	n.cancel = cancel
+	n.life, n.cancel = life, cancel
 	if n.dir, err = datadir.Open(n.cfg.Node.DataDir); err != nil {
 		return err
 	}
