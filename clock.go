@@ -110,8 +110,8 @@ func (n *node) notes() []string {
 // told is what the log says of the node, so that each change is said once.
 type told struct{ differs, ahead bool }
 
-// tell says in the log what has changed. It is called by one goroutine.
-func (n *node) tell(t *told) {
+// tellTime says in the log what has changed. It is called by one goroutine.
+func (n *node) tellTime(t *told) {
 	switch differs := n.leader.Differs(); {
 	case differs && !t.differs:
 		n.log.Warn(noteDiffers, "in force", n.group.FSM.DefinitionsHash())

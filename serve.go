@@ -329,7 +329,7 @@ func (n *node) report(life context.Context) {
 	for {
 		select {
 		case <-t.C:
-			n.tell(&said)
+			n.tellTime(&said)
 			if err := n.queue.Report(life); err != nil && life.Err() == nil {
 				n.log.Debug("counters were not reported", "error", err)
 			}

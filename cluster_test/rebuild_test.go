@@ -128,9 +128,7 @@ func TestFollowerPausedPastTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.outgrow(at)
-	if err := n.cmd.Process.Signal(unix.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	n.goOn()
 	until(t, func() bool {
 		doc, err := n.document(t.Context(), "")
 		return err == nil && doc.Storage.Received > 0
@@ -350,9 +348,88 @@ func (c *cluster) lagging() (n *node, goOn func()) {
 		c.t.Fatal(err)
 	}
 	c.outgrow(at)
-	return n, func() {
-		if err := n.cmd.Process.Signal(unix.SIGCONT); err != nil {
-			c.t.Fatal(err)
+	return n, n.goOn
+}
+
+// TestStreamsThatAreCutOff has a follower that was away sent the data file. In the middle of
+// it the receiver is killed, the sender is, or the sender is paused until another node
+// leads. What was accepted is there in the end, on all.
+func TestStreamsThatAreCutOff(t *testing.T) {
+	notTwice(t)
+	c := newShortLog(t)
+	s := &cutOff{c: c, megabytes: envInt(t, "POGOD_STREAM_MB", 40)}
+	s.run("the receiver is killed", func(_, receiver *node) {
+		receiver.kill()
+		receiver.start()
+	})
+	s.run("the sender is killed", func(sender, _ *node) {
+		sender.kill()
+		c.leader()
+		sender.start()
+	})
+	s.run("the leader changes", func(sender, _ *node) {
+		if err := sender.freeze(); err != nil {
+			t.Fatal(err)
 		}
+		until(t, func() bool { i := c.leads(); return i >= 0 && c.nodes[i] != sender }, func() string { return "nobody else leads" })
+		sender.goOn()
+	})
+	c.same()
+}
+
+// cutOff is a cluster whose streams are cut off.
+type cutOff struct {
+	c         *cluster
+	megabytes int // that are pushed while a follower is away
+	accepted  int
+}
+
+// run strikes in the middle of a stream. One that is over before it is seen is tried again.
+func (s *cutOff) run(name string, strike func(sender, receiver *node)) {
+	t, c := s.c.t, s.c
+	t.Helper()
+	for range 5 {
+		leader := c.leader()
+		sender, receiver := c.nodes[leader], c.nodes[(leader+1)%3]
+		receiver.kill()
+		k, payload := sender.caller(link.RoleTool, "test"), strings.Repeat("x", 1<<20)
+		for range s.megabytes {
+			k.mustPush(queuePHP, payload)
+			s.accepted++
+		}
+		receiver.start()
+		middle := false
+		until(t, func() bool {
+			if doc, err := sender.document(t.Context(), ""); err == nil && len(doc.Storage.Streams) > 0 {
+				d := doc.Storage.Streams[0]
+				t.Logf("%s: %d of %d bytes to %s", name, d.Bytes, d.Total, d.Node)
+				middle = d.Sending && d.Bytes < d.Total
+				return true
+			}
+			doc, err := receiver.document(t.Context(), "")
+			return err == nil && doc.Storage.Received > 0
+		}, func() string { return name + ": no stream begins" })
+		if middle {
+			strike(sender, receiver)
+		}
+		c.whole()
+		for i, n := range c.nodes {
+			doc, err := n.document(t.Context(), "?consistent=1")
+			if err != nil || doc.queue(queuePHP).Pending != s.accepted {
+				t.Errorf("%s: node %d has %+v, and %d were accepted: %v", name, i, doc.queue(queuePHP), s.accepted, err)
+			}
+		}
+		if middle {
+			return
+		}
+	}
+	t.Errorf("%s: no stream was seen in its middle: this has shown nothing", name)
+}
+
+// goOn ends what freeze began.
+func (n *node) goOn() {
+	n.t.Helper()
+	if err := n.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		n.t.Fatal(err)
 	}
 }

@@ -348,6 +348,12 @@ func (g *Group) Failed() <-chan struct{} {
 // from the log.
 func (g *Group) Err() error { return errors.Join(g.FSM.Err(), g.log.firstErr()) }
 
+// Reaches reports whether a member that has applied so far gets the rest from the log.
+func (g *Group) Reaches(applied uint64) bool {
+	first, _, err := g.log.indexes()
+	return err == nil && applied+1 >= first
+}
+
 // LogStats says how long the log is.
 type LogStats struct {
 	First, Last   uint64 // indexes of the entries it holds, 0 for none

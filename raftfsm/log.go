@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -16,6 +18,7 @@ import (
 
 	"pogod/internal/command"
 	"pogod/internal/datadir"
+	"pogod/storage"
 )
 
 // MaxEntry is the largest log entry, in bytes: a command of command.MaxCommand and
@@ -56,13 +59,32 @@ func openLog(dir string, limit int64, logger hclog.Logger) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the log's directory: %w", err)
 	}
+	if err := storage.VerifyPages(filepath.Join(dir, metadb.FileName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: term, vote and segments: %w", ErrLogDamaged, err)
+	}
 	meta := &metadb.BoltMetaDB{}
-	w, err := wal.Open(dir, wal.WithMetaStore(meta), wal.WithLogger(logger), wal.WithSegmentFiler(segmentFiler(dir)),
-		wal.WithSegmentSize(int(limit))) // an entry that was cut off is gone with its segment, not before
+	w, err := openWAL(func() (*wal.WAL, error) {
+		return wal.Open(dir, wal.WithMetaStore(meta), wal.WithLogger(logger), wal.WithSegmentFiler(segmentFiler(dir)),
+			wal.WithSegmentSize(int(limit))) // an entry that was cut off is gone with its segment, not before
+	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: open the log in %s: %w", ErrLogDamaged, dir, err), meta.Close())
+		return nil, errors.Join(fmt.Errorf("open the log in %s: %w", dir, err), meta.Close())
 	}
 	return &logStore{WAL: w, meta: meta, limit: limit, full: make(chan struct{}, 1), failed: make(chan struct{})}, nil
+}
+
+// openWAL opens raft-wal, which panics on some things that cannot be.
+func openWAL(open func() (*wal.WAL, error)) (w *wal.WAL, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrLogDamaged, p)
+		}
+	}()
+	w, err = open()
+	if _, refused := errors.AsType[syscall.Errno](err); err != nil && (!refused || errors.Is(err, os.ErrNotExist)) {
+		return nil, fmt.Errorf("%w: %w", ErrLogDamaged, err)
+	}
+	return w, err
 }
 
 // StoreLog implements raft.LogStore.
@@ -96,25 +118,6 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 // IsMonotonic tells raft that the log has no holes, as WAL does.
 func (s *logStore) IsMonotonic() bool { return s.WAL.IsMonotonic() }
 
-// Set and SetUint64 keep term and vote. raft panics when that fails; here the failure
-// is told, the node ends for it, and raft waits for that.
-
-// Set implements raft.StableStore.
-func (s *logStore) Set(key, value []byte) error { return s.keep(s.WAL.Set(key, value)) }
-
-// SetUint64 implements raft.StableStore.
-func (s *logStore) SetUint64(key []byte, value uint64) error {
-	return s.keep(s.WAL.SetUint64(key, value))
-}
-
-func (s *logStore) keep(err error) error {
-	if err != nil {
-		s.fail(fmt.Errorf("write term or vote: %w", err))
-		select {} // the process ends
-	}
-	return nil
-}
-
 // idKey is the stable store's key of the log's id.
 var idKey = []byte("pogod-log-id")
 
@@ -124,7 +127,7 @@ var idKey = []byte("pogod-log-id")
 func (s *logStore) belongs(dir *datadir.Dir) error {
 	id, err := s.Get(idKey)
 	if err != nil {
-		return fmt.Errorf("%w: read its id: %w", ErrLogDamaged, err)
+		return err
 	}
 	known := dir.LogID()
 	switch {
@@ -136,23 +139,31 @@ func (s *logStore) belongs(dir *datadir.Dir) error {
 		raw := make([]byte, 8)
 		_, _ = rand.Read(raw) // never fails
 		id = []byte(hex.EncodeToString(raw))
-		if err := s.WAL.Set(idKey, id); err != nil {
-			return fmt.Errorf("write the log's id: %w", err)
+		if err := s.put(idKey, id); err != nil {
+			return err
 		}
 	}
 	return dir.SetLogID(string(id))
 }
 
-// check reads the whole log, and that it ends where it was closed. It adds up what it
+// promises are raft's keys of what must not be forgotten.
+var promises = [][]byte{currentTerm, []byte("LastVoteTerm"), []byte("LastVoteCand")}
+
+// check reads the whole log, term and vote, and that it ends where it was closed. It adds up what it
 // holds behind a snapshot at after, so that a node that restarts often takes snapshots too.
 func (s *logStore) check(after uint64) error {
 	first, last, err := s.indexes()
 	if err != nil {
 		return fmt.Errorf("read the log: %w", err)
 	}
+	for _, key := range promises {
+		if _, err := s.Get(key); err != nil {
+			return err
+		}
+	}
 	end, err := s.GetUint64(endKey)
 	if err != nil {
-		return fmt.Errorf("read the log: %w", err)
+		return err
 	}
 	if last < end {
 		return fmt.Errorf("%w: it ends at entry %d, and was closed at %d", ErrLogDamaged, last, end)
@@ -171,10 +182,7 @@ func (s *logStore) check(after uint64) error {
 		s.full <- struct{}{} // has room: nobody else knows the log yet
 	}
 	s.checked = true
-	if err := s.WAL.SetUint64(endKey, 0); err != nil {
-		return fmt.Errorf("open the log: %w", err)
-	}
-	return nil
+	return s.put(endKey, number(0))
 }
 
 func (s *logStore) fail(err error) {
@@ -218,7 +226,7 @@ func (s *logStore) indexes() (first, last uint64, err error) {
 func (s *logStore) close() error {
 	var err error
 	if _, last, bad := s.indexes(); s.checked && s.firstErr() == nil && bad == nil {
-		err = s.WAL.SetUint64(endKey, last)
+		err = s.put(endKey, number(last))
 	}
 	return errors.Join(err, s.Close(), s.meta.Close())
 }

@@ -47,7 +47,13 @@ const (
 type Progress func(read int) error
 
 // VerifyFile checks a file that is not open: see Store.Verify.
-func VerifyFile(path string) error {
+func VerifyFile(path string) error { return verifyFile(path, true) }
+
+// VerifyPages checks the pages of any file of bbolt's that is not open, and not the values,
+// which have sums in a data file alone.
+func VerifyPages(path string) error { return verifyFile(path, false) }
+
+func verifyFile(path string, values bool) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -64,7 +70,7 @@ func VerifyFile(path string) error {
 	if newest == nil {
 		return fmt.Errorf("%w: %s has no whole meta page", ErrCorrupt, path)
 	}
-	return verify(f, newest, func(int) error { return nil })
+	return verify(f, newest, values, func(int) error { return nil })
 }
 
 // Verify reads everything that was committed last and checks it: each value's CRC32C,
@@ -76,7 +82,7 @@ func (s *Store) Verify(p Progress) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // only read
-	return verify(s.file, m, p)
+	return verify(s.file, m, true, p)
 }
 
 // committed begins a view and returns it with its meta page. The commit after the next one
@@ -131,14 +137,15 @@ func readMeta(r io.ReaderAt, at int64) (*meta, error) {
 
 // verifier walks the pages of one commit.
 type verifier struct {
-	r    io.ReaderAt
-	m    *meta
-	p    Progress
-	seen []uint64 // a bit for each page
+	r      io.ReaderAt
+	m      *meta
+	values bool // have sums
+	p      Progress
+	seen   []uint64 // a bit for each page
 }
 
-func verify(r io.ReaderAt, m *meta, p Progress) error {
-	v := &verifier{r: r, m: m, p: p, seen: make([]uint64, m.pages/64+1)}
+func verify(r io.ReaderAt, m *meta, values bool, p Progress) error {
+	v := &verifier{r: r, m: m, values: values, p: p, seen: make([]uint64, m.pages/64+1)}
 	err := errors.Join(v.take(0, 0), v.take(1, 0))
 	if err == nil {
 		err = v.tree(m.root, nil, nil, nil, 0)
@@ -207,13 +214,13 @@ type element struct {
 }
 
 // elements of a branch or leaf. They are written without gaps: the first begins behind
-// the last element, each one behind the one before. A page of its own has some, an inline
-// one nothing behind them.
-func elements(id uint64, page []byte, inline bool) ([]element, error) {
+// the last element, each one behind the one before. An inline page has nothing behind them;
+// it, and the root of a new file, may have none.
+func elements(id uint64, page []byte, inline, root bool) ([]element, error) {
 	broken := func(i int) error { return fmt.Errorf("%w: element %d of page %d is not whole", ErrCorrupt, i, id) }
 	all := make([]element, count(page))
 	next := uint64(pageHeader + len(all)*leafSize)
-	if next > uint64(len(page)) || len(all) == 0 && !inline {
+	if next > uint64(len(page)) || len(all) == 0 && !inline && !root {
 		return nil, broken(len(all))
 	}
 	for i := range all {
@@ -252,7 +259,7 @@ func (v *verifier) tree(id uint64, path [][]byte, low, high []byte, depth int) e
 	if err != nil {
 		return err
 	}
-	all, err := elements(id, page, false)
+	all, err := elements(id, page, false, depth == 0)
 	if err != nil {
 		return err
 	}
@@ -279,7 +286,7 @@ func (v *verifier) walk(id uint64, kind uint16, all []element, path [][]byte, lo
 			err = v.bucket(id, e, path, depth)
 		case len(path) == 0:
 			err = fmt.Errorf("%w: page %d has a value outside of all buckets", ErrCorrupt, id)
-		case !bytes.Equal(path[0], formatBucket):
+		case v.values && !bytes.Equal(path[0], formatBucket):
 			_, err = open(e.key, e.value)
 		}
 		if err != nil {
@@ -306,7 +313,7 @@ func (v *verifier) bucket(id uint64, e element, path [][]byte, depth int) error 
 	if len(inline) < pageHeader || flags(inline) != leafFlag {
 		return fmt.Errorf("%w: the bucket %x in page %d is not whole", ErrCorrupt, e.key, id)
 	}
-	all, err := elements(id, inline, true)
+	all, err := elements(id, inline, true, false)
 	if err != nil {
 		return err
 	}

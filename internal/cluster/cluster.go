@@ -70,6 +70,9 @@ type Services struct {
 	// again, credits are to be offered anew. It must return soon. nil: nobody wants to
 	// know.
 	LeaderChanged func()
+	// Reaches reports whether a node that has applied so far gets the rest from this one's
+	// log. Another one is sent the data file first. nil: every one does.
+	Reaches func(applied uint64) bool
 	// SendState writes this node's data file for the node with that id. nil: there is none.
 	SendState func(node string, w io.Writer) error
 	// Measured is called with what another node's wall clock said, at some moment between

@@ -328,6 +328,7 @@ type node struct {
 	changed chan struct{}
 	clock   clock.Clock
 	journal *journal
+	first   atomic.Uint64 // entry of its log
 	send    func(node string, w io.Writer) error
 	clocks  chan measured
 }
@@ -390,6 +391,7 @@ func (n *node) open() *node {
 			default: // nobody wants to know now
 			}
 		},
+		Reaches: func(applied uint64) bool { return applied+1 >= n.first.Load() },
 	})
 	return n
 }

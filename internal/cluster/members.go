@@ -336,6 +336,10 @@ func (p *peer) upToDate(applied uint64, now time.Time) bool {
 	return p.link != nil && now.Sub(p.heard) <= heardWithin && p.applied+lagWithin >= applied
 }
 
+func (c *Cluster) reaches(applied uint64) bool {
+	return c.services.Reaches == nil || c.services.Reaches(applied)
+}
+
 // look gives a vote to one member that was close at the last look and still is: to one,
 // for each changes who the majority is.
 func (c *Cluster) look() {
@@ -350,7 +354,7 @@ func (c *Cluster) look() {
 	for _, s := range f.Configuration().Servers {
 		if p := c.peers[string(s.ID)]; p != nil {
 			before := p.near
-			p.near = leads && s.Suffrage != raft.Voter && p.upToDate(own, now)
+			p.near = leads && s.Suffrage != raft.Voter && p.upToDate(own, now) && c.reaches(p.applied)
 			if before && p.near {
 				ready = append(ready, p.id)
 			}

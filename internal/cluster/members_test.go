@@ -196,6 +196,10 @@ func TestPromotion(t *testing.T) {
 	get(t, a.changed, "the change")
 
 	look(1, "it was not near before:")
+	a.first.Store(far + 2)
+	look(3, "it is sent the data file first:")
+	a.first.Store(far + 1)
+	look(1, "it was not near before:")
 	a.look()
 	if got := get(t, a.raft.added, "the vote"); got != "voter "+b.id {
 		t.Error(got)
