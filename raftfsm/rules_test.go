@@ -484,3 +484,71 @@ func TestWhatAStartFinds(t *testing.T) {
 		}
 	}
 }
+
+// A node whose file is damaged goes on from another's only if that reaches what its own
+// log holds: behind its end, or at an entry that is the same.
+func TestTheFileThatIsFetchedReachesTheLog(t *testing.T) {
+	t.Parallel()
+	g := &Group{snaps: &snapshotStore{cur: &marker{Meta: raft.SnapshotMeta{Index: 12}}}}
+	var err error
+	if g.log, err = openLog(t.TempDir(), defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log")); err != nil {
+		t.Fatal(err)
+	}
+	defer g.log.close()
+	for i := uint64(10); i <= 20; i++ {
+		if err := g.log.StoreLog(&raft.Log{Index: i, Term: 1 + i/16}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		index, term uint64
+		want        bool
+	}{
+		{21, 2, true}, {1000, 9, true}, {20, 2, true}, {17, 2, true}, {13, 1, true}, // behind the end, or the same entry
+		{20, 3, false}, {17, 1, false}, // an entry that another leader had there
+		{11, 1, false}, {9, 1, false}, // below the snapshot, and below the log
+	} {
+		if err := g.reaches(&raft.SnapshotMeta{Index: c.index, Term: c.term}); (err == nil) != c.want || err != nil && !errors.Is(err, errNotYet) {
+			t.Errorf("entry %d of term %d: %v", c.index, c.term, err)
+		}
+	}
+}
+
+// Whom a node has voted for is not forgotten by a flipped bit.
+func TestTermAndVoteHaveASum(t *testing.T) {
+	t.Parallel()
+	s, err := openLog(t.TempDir(), defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	vote := []byte("LastVoteCand")
+	if err := errors.Join(s.SetUint64(currentTerm, 77), s.Set(vote, []byte("0123456789abcdef"))); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.GetUint64(currentTerm); n != 77 || err != nil {
+		t.Error(n, err)
+	}
+	if b, err := s.Get(vote); string(b) != "0123456789abcdef" || err != nil {
+		t.Error(string(b), err)
+	}
+	if n, err := s.GetUint64([]byte("none")); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	for _, key := range [][]byte{currentTerm, vote} {
+		b, err := s.WAL.Get(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[2] ^= 4
+		if err := s.WAL.Set(key, b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Get(key); !errors.Is(err, ErrLogDamaged) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	if err := s.check(0); !errors.Is(err, ErrLogDamaged) {
+		t.Error("a start:", err)
+	}
+}
