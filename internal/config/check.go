@@ -314,6 +314,7 @@ func (c *Config) Validate() error {
 	}
 	all.add("[admin] tokens", checkTokens(c.Admin.Tokens))
 	all.add("[admin] listen", checkListen(c.Admin.Listen), checkExposed(&c.Admin), checkApart(c.Admin.Listen, "[web] listen", c.Web.Listen))
+	all.websocket(c)
 	all.add("[cluster] listen", checkListen(c.Cluster.Listen), checkClusterApart(c))
 	if c.Cluster.Advertise == c.Cluster.Listen {
 		all.add("[cluster] listen", checkOwn(c.Cluster.Listen))

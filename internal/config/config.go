@@ -30,14 +30,15 @@ type Config struct {
 	// File is the path of the file that was read; "" means none was.
 	File string
 
-	Node    Node
-	PHP     PHP
-	Web     Web
-	Queue   Queues
-	Workers []Worker // [[worker]], in the order of the file; empty: no worker runs
-	Pools   []Pool   // [[pool]], in the order of the file; empty: nothing can be dispatched
-	Admin   Admin
-	Cluster Cluster
+	Node      Node
+	PHP       PHP
+	Web       Web
+	Queue     Queues
+	Workers   []Worker // [[worker]], in the order of the file; empty: no worker runs
+	Pools     []Pool   // [[pool]], in the order of the file; empty: nothing can be dispatched
+	Websocket Websocket
+	Admin     Admin
+	Cluster   Cluster
 
 	// Inert names, with file and line, what is in the file but not built yet, as
 	// `pogod.toml:12: [[schedule]] is not built yet and has no effect`. Each

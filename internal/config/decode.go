@@ -18,7 +18,7 @@ type decoder struct {
 	at    map[string]span // "[node] socket": where the file says it
 	noted map[string]bool // what is in Inert
 
-	nth   int              // of [[worker]] or [[pool]]: which of them is decoded
+	nth   int              // of [[worker]], [[pool]] or [[websocket.app]]: which of them is decoded
 	said  map[place]source // what says a value that is no default
 	look  func(name string) (value string, ok bool)
 	unset bool   // Options.Unset
@@ -60,6 +60,8 @@ func (d *decoder) document() error {
 			err = d.table(name, e.val, webFields(&c.Web))
 		case e.key == "admin":
 			err = d.table(name, e.val, adminFields(&c.Admin))
+		case e.key == "websocket":
+			err = d.websocket(e.val)
 		case e.key == "cluster":
 			err = d.table(name, e.val, clusterFields(&c.Cluster))
 		}
@@ -148,33 +150,10 @@ func (d *decoder) unbuilt(name string, e *entry, s section) error {
 		tables = e.val.items
 	}
 	for _, t := range tables {
-		apps := t.entry("app")
-		if e.key != "websocket" || apps == nil || len(t.entries) > 1 {
-			d.note(name, t.at)
-		}
+		d.note(name, t.at)
 		for _, k := range t.entries {
 			if _, ok := s.keys[k.key]; !ok {
 				return d.unknown(name, k, slices.Collect(maps.Keys(s.keys)))
-			}
-		}
-		if e.key != "websocket" || apps == nil {
-			continue
-		}
-		if err := d.shape(apps, true); err != nil {
-			return d.doc.fault(apps.at, `"app" is a list of tables: write [[websocket.app]]`)
-		}
-		for _, app := range apps.val.items {
-			d.note("[[websocket.app]]", app.at)
-			for _, k := range app.entries {
-				if base, ok := secretOf("[[websocket.app]]", k.key); ok {
-					if _, err := d.secret("[[websocket.app]]", app, k, base); err != nil {
-						return err
-					}
-					continue
-				}
-				if _, ok := appFields[k.key]; !ok {
-					return d.unknown("[[websocket.app]]", k, withSecrets("[[websocket.app]]", slices.Collect(maps.Keys(appFields))))
-				}
 			}
 		}
 	}
@@ -300,6 +279,9 @@ func (d *decoder) override(o Options, base string) error {
 			return err
 		}
 	}
+	if err := d.reverb(); err != nil {
+		return err
+	}
 	for _, v := range []struct {
 		name, key, path string
 		to              *string
@@ -368,6 +350,9 @@ func (d *decoder) complete(base string) error {
 	}
 	if err := checkClusterApart(c); err != nil {
 		return d.blame("[cluster] listen", "[cluster] listen", err)
+	}
+	if err := checkWebsocketApart(c); err != nil {
+		return d.blame("[websocket] listen", "[websocket] listen", err)
 	}
 	if c.Cluster.Advertise == "" {
 		if err := checkOwn(c.Cluster.Listen); err != nil {

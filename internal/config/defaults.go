@@ -63,6 +63,12 @@ func defaults(file bool) *Config {
 				Backoff:           []time.Duration{time.Second, 10 * time.Second},
 			},
 		},
+		Websocket: Websocket{
+			Listen:          defaultWebsocket,
+			Ping:            30 * time.Second,
+			MaxEventBytes:   256 << 10,
+			MaxPendingBytes: 64 << 20,
+		},
 		Admin:   Admin{Listen: "127.0.0.1:8082"},
 		Cluster: Cluster{Listen: defaultCluster},
 	}

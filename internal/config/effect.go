@@ -43,6 +43,9 @@ var effects = map[string]Effect{
 	"[admin]":        Restart,
 	"[admin] tokens": Live,
 
+	"[websocket]": Restart,
+	appTable:      Restart,
+
 	"[cluster]": Restart,
 }
 
@@ -141,6 +144,9 @@ func flat(c *Config) flattened {
 	for i := range c.Pools {
 		add(fmt.Sprintf("[[pool]] %q", c.Pools[i].Name), "[[pool]]", poolFields(&c.Pools[i]))
 	}
+	for i := range c.Websocket.Apps {
+		add(fmt.Sprintf("%s %q", appTable, c.Websocket.Apps[i].ID), appTable, websocketAppFields(&c.Websocket.Apps[i]))
+	}
 	return f
 }
 
@@ -164,6 +170,7 @@ func (c *Config) Over(running *Config) (next *Config, restart []string) {
 	kept := *c
 	kept.Node.DataDir, kept.Node.Socket = running.Node.DataDir, running.Node.Socket
 	kept.Web.Listen = running.Web.Listen
-	kept.Admin, kept.Cluster = running.Admin, running.Cluster
+	kept.Admin, kept.Websocket, kept.Cluster = running.Admin, running.Websocket, running.Cluster
+	kept.Admin.Tokens = c.Admin.Tokens
 	return &kept, restart
 }

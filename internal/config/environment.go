@@ -23,6 +23,7 @@ func tables(c *Config) []table {
 		{"[php]", phpFields(&c.PHP)},
 		{"[web]", webFields(&c.Web)},
 		{"[queue]", q},
+		{"[websocket]", websocketFields(&c.Websocket)},
 		{"[admin]", adminFields(&c.Admin)},
 		{"[cluster]", clusterFields(&c.Cluster)},
 	}

@@ -64,6 +64,11 @@ func (d *decoder) settings() []Setting {
 	var all []Setting
 	for _, t := range tables(c) {
 		all = append(all, d.listed(t, 0, "")...)
+		if t.name == "[websocket]" {
+			for i := range c.Websocket.Apps {
+				all = append(all, d.listed(table{appTable, websocketAppFields(&c.Websocket.Apps[i])}, i+1, "")...)
+			}
+		}
 		if t.name != "[queue]" {
 			continue
 		}

@@ -86,6 +86,17 @@ var abouts = []about{
 	{"[[pool]]", "memory_limit", "that of the host", byteSize, "PHP's memory_limit of this script, in bytes"},
 	{"[[pool]]", "ini", noDefault, "what can change while PHP runs", "settings of this script"},
 
+	{"[websocket]", "listen", "", anAddress + "; port 0: a free one", "sockets of browsers, once there is a [[websocket.app]]"},
+	{"[websocket]", "ping", "", pingTime.String(), "how long a client may be silent before it is asked for a sign of life"},
+	{"[websocket]", "max_event_bytes", "", eventBounds.String(), "the largest data of an event from PHP, in bytes"},
+	{"[websocket]", "max_pending_bytes", "", pendingBounds.String(), "bytes of events that wait to be written; half of it on one share of the sockets"},
+	{"[websocket]", "max_connections", "", connectionBounds.String(), "sockets; 0: as many as the process may have descriptors, less a reserve"},
+
+	{appTable, "id", noDefault, nameOf + "; unique", "what PHP names the application by"},
+	{appTable, "key", noDefault, nameOf + "; unique", "what clients name it by; no secret"},
+	{appTable, "secret", noDefault, "1 to 1024 bytes", "signs subscriptions to private channels"},
+	{appTable, "allowed_origins", "every one", "hosts, as \"example.org\", \"*.example.org\" or \"*\"", "whose pages may connect"},
+
 	{"[admin]", "listen", "", anAddress + "; port 0: a free one", "health, status, metrics and the API; not on loopback it wants tls and tokens"},
 	{"[admin]", "tls", noDefault, "cert and key, PEM files, both or none", "serves over TLS; the files are read again when they change"},
 	{"[admin]", "tokens", noDefault, "name, role and hash of each, no name twice", "who may ask, as \"pogod admin token\" prints it; without one, whoever can connect"},
@@ -127,7 +138,7 @@ func Keys() []Key {
 // builtKeys are the keys that are decoded, by their tables, with their defaults.
 func builtKeys() map[string]fields {
 	w, p := newWorker(), newPool()
-	built := map[string]fields{"[[worker]]": workerFields(&w), "[[pool]]": poolFields(&p)}
+	built := map[string]fields{"[[worker]]": workerFields(&w), "[[pool]]": poolFields(&p), appTable: websocketAppFields(&WebsocketApp{})}
 	for _, t := range tables(defaults(true)) {
 		built[t.name] = t.keys
 	}

@@ -39,7 +39,7 @@ func TestMisspeltVariables(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"POGOD_LISTEN":              "did you mean POGOD_ADMIN_LISTEN or POGOD_CLUSTER_LISTEN or POGOD_WEB_LISTEN?",
+		"POGOD_LISTEN":              "did you mean POGOD_ADMIN_LISTEN or POGOD_CLUSTER_LISTEN or POGOD_WEBSOCKET_LISTEN or POGOD_WEB_LISTEN?",
 		"POGOD_MAX_ATTEMPTS":        "did you mean POGOD_QUEUE_MAX_ATTEMPTS?",
 		"POGOD_WEB_TRUSTED_PROXIES": "[web] trusted_proxies is said in the file alone",
 		"POGOD_PHP_INI":             "[php] ini is said in the file alone",

@@ -148,12 +148,8 @@ var sections = map[string]section{
 	"pool":    {list: true},
 	"schedule": {list: true, keys: fields{}.inert("name", "cron", "every", "at", "timezone", "queue", "payload",
 		"script", "worker", "command", "overlap", "catch_up", "jitter", "timeout", "retries")},
-	"websocket": {keys: fields{}.inert("listen", "on_web", "max_event_bytes", "max_http_event_bytes", "ping",
-		"limits", "history", "app")},
+	"websocket": {},
 }
-
-// appFields are the keys of [[websocket.app]], which is not built yet.
-var appFields = fields{}.inert("id", "key", "secret", "allowed_origins", "limits", "webhooks")
 
 // header writes a section's name as the file has it.
 func header(name string) string {
@@ -184,6 +180,8 @@ func owners(key string) []string {
 			keys = poolFields(&Pool{})
 		case "admin":
 			keys = adminFields(&Admin{})
+		case "websocket":
+			keys = websocketFields(&Websocket{})
 		case "cluster":
 			keys = clusterFields(&Cluster{})
 		}

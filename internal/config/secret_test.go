@@ -108,13 +108,15 @@ func TestSecretFile(t *testing.T) {
 	}
 }
 
-// What is accepted without effect yet is checked as what has one.
 func TestSecretFileOfWebsocketApp(t *testing.T) {
 	t.Parallel()
 	dir := secrets(t, map[string]string{"open": "x", "good": "x", "pogod.toml": ""}, map[string]os.FileMode{"open": 0o644})
 	for name, want := range map[string]string{"good": "", "open": "has mode 0644"} {
-		text := "[[websocket.app]]\nid = \"a\"\nsecret_file = \"" + name + "\"\n"
-		_, err := build(Options{File: "pogod.toml", Dir: dir, Env: vars{}.lookup}, &document{name: "pogod.toml", data: []byte(text)})
+		text := "[[websocket.app]]\nid = \"a\"\nkey = \"k\"\nsecret_file = \"" + name + "\"\n"
+		c, err := build(Options{File: "pogod.toml", Dir: dir, Env: vars{}.lookup}, &document{name: "pogod.toml", data: []byte(text)})
+		if err == nil && c.Websocket.Apps[0].Secret != "x" {
+			t.Errorf("%s: %+v", name, c.Websocket.Apps)
+		}
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
