@@ -35,6 +35,9 @@ pogo_pool_size(string $pool = 'default'): int
 pogo_spawn(string $class, array $args = array (
 ), string $pool = 'default'): int
 pogo_queue_reserve(array $queues, float $wait = 0.0): string
+pogo_websocket_publish(string $appId, string $channel, string $event, string $data): int
+pogo_websocket_broadcast_multi(string $appId, string $channels, string $event, string $data): int
+pogo_websocket_publish_with(string $appId, array $channels, string $event, string $data, array $options): int
 frankenphp_handle_request(callable $callback): bool
 `
 	if got := run(t, php(t, "", "-r", script)); got != want {

@@ -97,7 +97,7 @@ func pogoSO(t testing.TB) string {
 		args := []string{"-shared", "-fPIC", "-g", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"}
 		args = append(args, strings.Fields(phpConfig(t, "--includes"))...)
 		args = append(args, "-o", filepath.Join(built.dir, "pogo.so"))
-		for _, f := range []string{"pogo.c", "link.c", "functions.c", "reserve.c", "worker.c", "dispatch.c"} {
+		for _, f := range []string{"pogo.c", "link.c", "functions.c", "reserve.c", "websocket.c", "worker.c", "dispatch.c"} {
 			args = append(args, filepath.Join("ext", f))
 		}
 		if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {

@@ -59,6 +59,9 @@
 //	TaskEnded     pool, slot, task, outcome, result, status      1
 //	Reserve       queues (one a line), wait  1 and a message, "null" for none; 0 and "null": the
 //	                                         node gives out no more; 6 and a sentence; wait in ms
+//	Publish       app, channel, event, data  a code of the WebSocket functions
+//	Broadcast     app, channels, event, data           likewise; channels are a JSON list
+//	PublishWith   app, channels, event, data, except   likewise; except is a socket id, "" for none
 //
 // on a control connection, node to host:
 //

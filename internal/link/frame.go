@@ -50,6 +50,10 @@ const (
 	Sync    Op = 81
 	Synced  Op = 82
 	Access  Op = 83
+
+	Publish     Op = 96
+	Broadcast   Op = 97
+	PublishWith Op = 98
 )
 
 // Role says what a connection is for; the second field of Hello.

@@ -3,8 +3,12 @@
 /**
  * The functions of the pogo extension, for editors and static analysis. This file is never loaded at run time.
  *
- * Codes: 0 queue full, 1 accepted, 2 no node is reachable, 3 payload too large, 4 the node shuts down (pushes only),
+ * Codes of the queue: 0 queue full, 1 accepted, 2 no node is reachable, 3 payload too large, 4 the node shuts down (pushes only),
  * 5 failed, 6 queue unknown.
+ *
+ * Codes of the WebSocket functions: 0 published, 1 no such application, 2 channel too long, 3 event too long, 4 data too
+ * large, 5 data is not JSON, 6 no node is reachable or it leaves, 7 the list of channels is no JSON list of strings,
+ * 8 the hub's queue is full, 9 a shard's queue is full.
  */
 
 /**
@@ -146,6 +150,39 @@ function pogo_pool_size(string $pool = 'default'): int {}
  * @throws RuntimeException as pogo_dispatch
  */
 function pogo_spawn(string $class, array $args = [], string $pool = 'default'): int {}
+
+/**
+ * Publishes an event to the sockets of this node that have subscribed to a channel.
+ *
+ * @param string $channel at most 256 characters
+ * @param string $event   at most 200 characters
+ * @param string $data    JSON, at most [websocket] max_event_bytes; clients get it as a string
+ *
+ * @return int a code of the WebSocket functions
+ */
+function pogo_websocket_publish(string $appId, string $channel, string $event, string $data): int {}
+
+/**
+ * Publishes an event to several channels, or, with a code other than 0, to none.
+ *
+ * @param string $channels a JSON list of channel names
+ *
+ * @return int a code of the WebSocket functions
+ */
+function pogo_websocket_broadcast_multi(string $appId, string $channels, string $event, string $data): int {}
+
+/**
+ * Publishes an event to several channels, or, with a code other than 0, to none.
+ *
+ * @param list<string>           $channels
+ * @param array{except?: string} $options  except: the id of a socket that does not get it
+ *
+ * @return int a code of the WebSocket functions
+ *
+ * @throws ValueError for an unknown option
+ * @throws TypeError  for a channel or a socket id that is no string
+ */
+function pogo_websocket_publish_with(string $appId, array $channels, string $event, string $data, array $options): int {}
 
 /**
  * In a worker's or a pool's script: waits for the next job and gives its JSON message to the callable.

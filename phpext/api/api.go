@@ -56,6 +56,7 @@ type Server struct {
 	hosts   Hosts
 	ready   func() bool
 	tasks   Tasks // nil: no pool is served
+	hub     Hub   // nil: there is none
 }
 
 // New returns a server. ctx ends calls under way; ready is what status tells.
@@ -142,6 +143,9 @@ func (s *Server) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		return s.reserve(c, names, wait)
 	}
 	if known, err := s.task(c, op, f); known {
+		return err
+	}
+	if known, err := s.publish(c, op, f); known {
 		return err
 	}
 	return fmt.Errorf("%w: operation %d", link.ErrFrame, op)

@@ -153,6 +153,9 @@ func TestMalformedFramesCloseTheConnection(t *testing.T) {
 		link.RetryFailed:  request(link.RetryFailed, "q").String("1-2"),
 		link.ForgetFailed: request(link.ForgetFailed, "q").String("1-2"),
 		link.PurgeFailed:  request(link.PurgeFailed, "q"),
+		link.Publish:      request(link.Publish, "a").String("c").String("e").String("{}"),
+		link.Broadcast:    request(link.Broadcast, "a").String("[]").String("e").String("{}"),
+		link.PublishWith:  request(link.PublishWith, "a").String("[]").String("e").String("{}").String(""),
 		link.Next:         request(link.Next, "w").Int(0),
 		link.Ended:        request(link.Ended, "w").Int(0).Int(1).Int(2).String("x"),
 	}

@@ -18,7 +18,11 @@ import (
 	"pogod/queue"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// fasthttp keeps one ticking clock for the whole process, for the Date header.
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+}
 
 // fakeQueue answers every call with what the test set, and notes it.
 type fakeQueue struct {
@@ -126,6 +130,7 @@ type bench struct {
 	threads *fakeThreads
 	path    string
 	client  *link.Client
+	server  *Server
 }
 
 func newBench(t *testing.T, ready bool) *bench {
@@ -140,6 +145,7 @@ func newBench(t *testing.T, ready bool) *bench {
 	}
 	b.path = filepath.Join(dir, "s")
 	s := New(context.Background(), b.queue, b.threads, b.threads, func() bool { return ready })
+	b.server = s
 	server, err := link.Listen(b.path, s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -4,5 +4,5 @@ PHP_ARG_ENABLE([pogo],
   [yes])
 
 if test "$PHP_POGO" != "no"; then
-  PHP_NEW_EXTENSION([pogo], [pogo.c link.c functions.c reserve.c worker.c dispatch.c], [$ext_shared],, [-Wall -Wextra -Wno-unused-parameter])
+  PHP_NEW_EXTENSION([pogo], [pogo.c link.c functions.c reserve.c websocket.c worker.c dispatch.c], [$ext_shared],, [-Wall -Wextra -Wno-unused-parameter])
 fi

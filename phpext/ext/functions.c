@@ -9,6 +9,7 @@
 #include <ext/json/php_json.h>
 
 #include "dispatch_arginfo.h"
+#include "websocket_arginfo.h"
 
 #define MAX_REASON ((size_t)64 << 10) /* the node keeps 8 KiB of it */
 
@@ -311,5 +312,8 @@ const zend_function_entry pogo_functions[] = {
   ZEND_FE(pogo_pool_size, arginfo_pogo_pool_size)
   ZEND_FE(pogo_spawn, arginfo_pogo_spawn)
   ZEND_FE(pogo_queue_reserve, arginfo_pogo_queue_reserve)
+  ZEND_FE(pogo_websocket_publish, arginfo_pogo_websocket_publish)
+  ZEND_FE(pogo_websocket_broadcast_multi, arginfo_pogo_websocket_broadcast_multi)
+  ZEND_FE(pogo_websocket_publish_with, arginfo_pogo_websocket_publish_with)
   ZEND_FE_END
 };

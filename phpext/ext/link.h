@@ -32,6 +32,9 @@ enum pogo_op {
   POGO_NEXT_TASK = 67,
   POGO_TASK_ENDED = 68,
   POGO_RESERVE = 80,
+  POGO_PUBLISH = 96,
+  POGO_BROADCAST = 97,
+  POGO_PUBLISH_WITH = 98,
 };
 
 enum pogo_role { POGO_ROLE_PHP = 1, POGO_ROLE_WORKER = 2 };
