@@ -30,6 +30,7 @@ import (
 	"pogod/raftfsm/clocks"
 	"pogod/raftfsm/leader"
 	"pogod/workers"
+	"pogod/wshub"
 )
 
 // node is a running pogod: its rooms, from the bottom up.
@@ -55,6 +56,8 @@ type node struct {
 	hosts    *workers.Hosts
 	link     *link.Server
 	admin    *admin.Server
+	hub      *wshub.Hub       // nil without a [[websocket.app]]
+	sockets  net.Addr         // where it listens
 	web      *net.TCPListener // nil without PHP
 	webFile  *os.File         // the same socket, as it is handed to each web host
 
@@ -157,6 +160,9 @@ func (n *node) start(ctx context.Context) (err error) {
 	if err := n.startGroup(ctx); err != nil {
 		return err
 	}
+	if err := n.startHub(); err != nil {
+		return err
+	}
 	if err := n.startPHP(life); err != nil {
 		return err
 	}
@@ -176,6 +182,9 @@ func (n *node) addressesFree() error {
 	keys := []struct{ addr, key string }{{n.cfg.Admin.Listen, "[admin] listen"}}
 	if hasPHP {
 		keys = append(keys, struct{ addr, key string }{n.cfg.Web.Listen, "[web] listen"})
+	}
+	if len(n.cfg.Websocket.Apps) > 0 {
+		keys = append(keys, struct{ addr, key string }{n.cfg.Websocket.Listen, socketsKey})
 	}
 	for _, k := range keys {
 		ln, err := bind(k.addr, k.key)
@@ -266,6 +275,9 @@ func (n *node) startPHP(life context.Context) (err error) {
 	n.tasks = workers.NewDispatch(workers.DispatchConfig{Pools: taskPools(n.cfg), Processes: n.hosts, Clock: clock.System(), Log: n.log})
 	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
 	handler.ServeTasks(n.tasks)
+	if n.hub != nil {
+		handler.ServeHub(n.hub)
+	}
 	if n.link, err = link.Listen(n.cfg.Node.Socket, handler, n.log); err != nil {
 		return err
 	}
@@ -379,6 +391,7 @@ func (n *node) stop(ctx context.Context) {
 			n.hosts.Hurry() // whoever develops waits for it; their browser keeps connections
 		}
 	}
+	drained := n.drainHub(ctx)
 	if n.pools != nil && !n.pools.Drain(ctx) {
 		n.outlived(ctx)
 	}
@@ -408,6 +421,10 @@ func (n *node) stop(ctx context.Context) {
 	}
 	if n.link != nil {
 		n.link.Close()
+	}
+	<-drained
+	if n.hub != nil {
+		n.hub.Close()
 	}
 	if n.pools != nil {
 		n.pools.Close()
@@ -492,6 +509,9 @@ func (n *node) banner(w io.Writer) {
 		fmt.Fprintf(w, "  pages    %s://%s\n", scheme, n.web.Addr())
 	} else {
 		fmt.Fprintln(w, "  pages    none: this pogod was built without PHP")
+	}
+	if n.hub != nil {
+		fmt.Fprintf(w, "  sockets  ws://%s\n", n.sockets)
 	}
 	scheme := "http"
 	if n.cfg.Admin.TLS != (config.TLS{}) {

@@ -43,6 +43,7 @@ func (s source) Status(ctx context.Context, o admin.StatusOptions) (*admin.Statu
 	}
 	doc.Workers = n.statusWorkers()
 	doc.Pools = n.statusPools()
+	doc.Hub = n.statusHub()
 	for _, h := range n.hosts.Status() {
 		if workers.IsQuarantine(h.Name) && h.PID == 0 && h.LastExit == "" {
 			continue // it was never needed

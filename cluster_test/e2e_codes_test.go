@@ -79,6 +79,9 @@ func testSignatures(t *testing.T, s *site) {
 		"pogo_dispatch(string $class, array $args = array (\n), string $pool = 'default'): int",
 		"pogo_await(int $handle, float $timeout = 5.0): mixed",
 		"pogo_pool_size(string $pool = 'default'): int",
+		"pogo_websocket_publish(string $appId, string $channel, string $event, string $data): int",
+		"pogo_websocket_broadcast_multi(string $appId, string $channels, string $event, string $data): int",
+		"pogo_websocket_publish_with(string $appId, array $channels, string $event, string $data, array $options): int",
 		"pogo_spawn(string $class, array $args = array (\n), string $pool = 'default'): int",
 	}
 	slices.Sort(got)

@@ -25,6 +25,7 @@ type site struct {
 	*node
 	args   []string // of pogod
 	web    string   // URL of the pages, without a slash at its end
+	hub    string   // address of the WebSocket hub; "": none was there before the line about status
 	record string   // directory of what the workers noted
 	client *http.Client
 }
@@ -126,7 +127,7 @@ func (s *site) serve(t *testing.T) {
 			}
 		}
 	}()
-	s.web, s.admin = "", ""
+	s.web, s.hub, s.admin = "", "", ""
 	late := time.After(readyWithin)
 	for s.web == "" || s.admin == "" {
 		select {
@@ -135,6 +136,8 @@ func (s *site) serve(t *testing.T) {
 			switch {
 			case len(fields) > 1 && fields[0] == "pages":
 				s.web = fields[1]
+			case len(fields) > 1 && fields[0] == "sockets":
+				s.hub = strings.TrimPrefix(fields[1], "ws://")
 			case len(fields) > 1 && fields[0] == "status":
 				s.admin = strings.TrimSuffix(strings.TrimPrefix(fields[1], "http://"), "/status,")
 			}

@@ -123,6 +123,10 @@ var (
 	poolWait       = gauge("pool_mean_wait_seconds", "For a thread of the pool, the mean of all tasks.", "pool")
 	poolRun        = gauge("pool_mean_run_seconds", "In a thread of the pool, the mean of all tasks.", "pool")
 	poolRestarts   = counter("pool_script_restarts", "Times that the pool's script has ended, on this node.", "pool")
+	hubConnections = gauge("websocket_connections", "Sockets that are connected to this node.")
+	hubChannels    = gauge("websocket_channels", "Channels with a subscriber on this node.")
+	hubMessages    = counter("websocket_messages", "Events published on this node, one for each channel.")
+	hubSlow        = counter("websocket_slow_closed", "Sockets closed because their client did not read.")
 	hostUp         = gauge("php_host_up", "1 while the PHP host is ready.", "host")
 	hostRestarts   = counter("php_host_restarts", "Times that the PHP host has ended and was started again.", "host")
 
@@ -174,6 +178,12 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, p := range st.Pools {
 		out.pool(p)
+	}
+	if st.Hub != nil {
+		out.put(hubConnections, float64(st.Hub.Connections))
+		out.put(hubChannels, float64(st.Hub.Channels))
+		out.put(hubMessages, float64(st.Hub.Messages))
+		out.put(hubSlow, float64(st.Hub.SlowClosed))
 	}
 	for i, h := range st.PHP.Hosts {
 		if i > 0 && st.PHP.Hosts[i-1].Name == h.Name {

@@ -115,6 +115,7 @@ var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 			Name: "default", Script: "/srv/dispatch-worker.php", Host: "jobs", Threads: 2, Waiting: 1, Running: 1, Queued: 3,
 			Done: 4, Failed: 5, TimedOut: 6, Cancelled: 7, WaitMS: 0.5, RunMS: 1.5,
 		}},
+		Hub: &Hub{Listen: "127.0.0.1:8081", Connections: 3, Channels: 2, Messages: 9, SlowClosed: 1},
 		PHP: PHP{Version: "8.4.16", Hosts: []Host{{Name: "jobs", PID: 8, State: "ready", StartedAt: &at}}},
 		Storage: Storage{
 			FileBytes: 1, LogFirstIndex: 1, LogLastIndex: 9, StreamsSent: 3, StreamsReceived: 1,
@@ -258,7 +259,7 @@ func TestDocument(t *testing.T) {
 		t.Error("the caller's document was changed")
 	}
 	empty, err := json.Marshal(Status{})
-	if err != nil || strings.Contains(strings.NewReplacer(`_at":null`, "", `"age_ms":null`, "", `"time":null,"median":null`, "").Replace(string(empty)), "null") {
+	if err != nil || strings.Contains(strings.NewReplacer(`_at":null`, "", `"age_ms":null`, "", `"time":null,"median":null`, "", `"hub":null`, "").Replace(string(empty)), "null") {
 		t.Errorf("%s %v", empty, err)
 	}
 	if strings.Contains(string(empty), "state_hash") {

@@ -22,6 +22,7 @@ type Status struct {
 	Workers   []Worker    `json:"workers"`     // in the order of the configuration
 	Pools     []Pool      `json:"pools"`       // in the order of the configuration
 	Schedules []struct{}  `json:"schedules"`   // empty: not built yet
+	Hub       *Hub        `json:"hub"`         // null: there is none, for no [[websocket.app]] is configured
 	PHP       PHP         `json:"php"`
 	Storage   Storage     `json:"storage"`
 	Build     Build       `json:"build"`
@@ -112,6 +113,15 @@ type Pool struct {
 	Restarts    int64      `json:"restarts"`      // of its script
 	LastError   string     `json:"last_error"`    // why the script last ended; "" if it never failed
 	LastErrorAt *time.Time `json:"last_error_at"` // null if it never failed
+}
+
+// Hub is this node's WebSocket hub. Counters are since the node started.
+type Hub struct {
+	Listen      string `json:"listen"`      // host:port
+	Connections int    `json:"connections"` // sockets
+	Channels    int    `json:"channels"`    // with a subscriber
+	Messages    uint64 `json:"messages"`    // events published here, one for each channel
+	SlowClosed  uint64 `json:"slow_closed"` // sockets closed because their client did not read
 }
 
 // PHP is this node's PHP.

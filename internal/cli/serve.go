@@ -17,7 +17,8 @@ func (p *program) serve() *cobra.Command {
 		Use:   "serve",
 		Short: "Serve the application, its queue and its workers",
 		Long: `serve runs the node: the queue, the PHP application on [web] listen (default
-127.0.0.1:8080), its workers, and status on [admin] listen (default
+127.0.0.1:8080), its workers, sockets of browsers on [websocket] listen (default
+127.0.0.1:8081) if there is a [[websocket.app]], and status on [admin] listen (default
 127.0.0.1:8082). In a cluster, which "pogod cluster" makes, the other nodes reach
 it on [cluster] listen (default 127.0.0.1:8083). It ends on SIGTERM or an
 interrupt, when running jobs have had [node] shutdown_timeout to finish. SIGHUP

@@ -22,7 +22,8 @@ func (p *program) status() *cobra.Command {
 PHP hosts and storage. Numbers of queues are jobs: ready, delayed until later,
 reserved by an attempt that runs, failed, and acked since the queue was first
 used; OLDEST is how long the oldest ready job has waited. Those of pools count what
-was dispatched since the node started; WAIT and RUN are averages.
+was dispatched since the node started; WAIT and RUN are averages. SOCKETS is the
+WebSocket hub.
 
 In a cluster every node answers for itself: "state" says whose view it is, and how
 old it may be. --consistent waits until the node has caught up with the leader.`,

@@ -155,6 +155,13 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 		pools(w, s.Pools, now, p)
 		fmt.Fprintln(w)
 	}
+	if h := s.Hub; h != nil {
+		fmt.Fprintf(w, "SOCKETS  %d at %s, %d channels, %d events published", h.Connections, clean(h.Listen), h.Channels, h.Messages)
+		if h.SlowClosed > 0 {
+			fmt.Fprint(w, p.the(yellow, fmt.Sprintf(", %d closed for they did not read", h.SlowClosed)))
+		}
+		fmt.Fprint(w, "\n\n")
+	}
 	hosts(w, s, now, p)
 }
 

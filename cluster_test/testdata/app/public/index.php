@@ -18,6 +18,15 @@ if ($path === '/signatures') {
     }
     exit(json_encode($all, JSON_UNESCAPED_SLASHES));
 }
+if ($path === '/auth') { // as a framework lets a user into a private channel; nobody is let into one that is called so
+    if ($_POST['channel_name'] === 'private-forbidden') {
+        http_response_code(403);
+        exit('{}');
+    }
+    $secret = $_POST['channel_name'] === 'private-wrong' ? 'another' : 'app secret';
+    $auth = 'app-key:' . hash_hmac('sha256', $_POST['socket_id'] . ':' . $_POST['channel_name'], $secret);
+    exit(json_encode(['auth' => $auth, 'channel_data' => '{"user_id":"1"}'])); // the latter is for presence channels
+}
 if ($path !== '/call') {
     exit(json_encode(['page' => $path]));
 }
