@@ -118,7 +118,7 @@ bench: ## run benchmarks six times and summarize them (BENCH=regexp); keeps bin/
 	"$$(scripts/tool.sh benchstat)" bin/bench-$(VERSION).txt
 
 .PHONY: bench-php
-bench-php: build ## pushes, job cycles and dispatches from PHP, beside the disk, in five interleaved rounds (ROUNDS=5)
+bench-php: build ## pushes, job cycles, dispatches and events from PHP, beside the disk, in five interleaved rounds (ROUNDS=5)
 	$(GO_PHP) test -c -tags $(TAGS) -o bin/bench.test ./cluster_test
 	cd cluster_test && POGOD_BIN=$(CURDIR)/bin/pogod ../scripts/rounds.sh $(ROUNDS) ../bin/bench.test | tee ../bin/bench-php-$(VERSION).txt
 	"$$(scripts/tool.sh benchstat)" bin/bench-php-$(VERSION).txt

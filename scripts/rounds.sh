@@ -11,4 +11,5 @@ for ((i = 0; i < rounds; i++)); do
 	"$binary" -test.run '^$' -test.bench '^BenchmarkPHPPush$' -test.benchtime 16000x
 	"$binary" -test.run '^$' -test.bench '^BenchmarkPHPCycle$' -test.benchtime 16000x
 	"$binary" -test.run '^$' -test.bench '^BenchmarkPHPDispatch$' -test.benchtime 30000x
+	"$binary" -test.run '^$' -test.bench '^BenchmarkPHPPublish$' -test.benchtime 100000x
 done
