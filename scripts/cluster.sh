@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs three nodes on loopback, each with the application, until Ctrl-C: node i has web 8080, admin 8082 and cluster
-# 8083, each plus 100 (i - 1). Their data stays in .cluster/; remove it to begin anew.
+# Runs three nodes on loopback, each with the application, until Ctrl-C: node i has web 8080, sockets (with an app
+# in REVERB_APP_*) 8081, admin 8082 and cluster 8083, each plus 100 (i - 1). Their data stays in .cluster/; remove it to begin anew.
 #
 #   scripts/cluster.sh APP
 set -euo pipefail
@@ -39,6 +39,9 @@ write_config() { # NODE
 
 		[admin]
 		listen = "127.0.0.1:$((8082 + plus))"
+
+		[websocket]
+		listen = "127.0.0.1:$((8081 + plus))"
 
 		[cluster]
 		listen = "127.0.0.1:$((8083 + plus))"

@@ -227,7 +227,7 @@ func TestBacklog(t *testing.T) {
 }
 
 // stalled makes a socket whose client reads nothing, with a backlog.
-func stalled(t *testing.T, h *Hub, addr string) *client {
+func stalled(t *testing.T, h *Hub, addr string) {
 	t.Helper()
 	c := connect(t, addr)
 	c.join("a")
@@ -240,7 +240,7 @@ func stalled(t *testing.T, h *Hub, addr string) *client {
 				n := len(c.backlog)
 				c.mu.Unlock()
 				if n > 100_000 {
-					return nil
+					return
 				}
 			}
 		}
@@ -478,4 +478,15 @@ func TestReset(t *testing.T) {
 	}))
 	c.Close()
 	eventually(t, "it is gone", func() bool { return h.Status().Connections == 0 && h.Status().Channels == 0 })
+}
+
+// Close cuts off a client that takes nothing.
+func TestCloseStalled(t *testing.T) {
+	t.Parallel()
+	h, addr := newHub(t, Config{})
+	stalled(t, h, addr)
+	h.Close()
+	if n := h.Status().Connections; n != 0 {
+		t.Errorf("%d sockets are left", n)
+	}
 }
