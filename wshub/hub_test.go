@@ -2,6 +2,7 @@ package wshub
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds a wait of a test that fails.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var testApp = App{ID: "shop", Key: "key", Secret: "secret"}
 
@@ -70,7 +71,6 @@ func dial(t testing.TB, addr, path string, header http.Header) *client {
 		t.Fatalf("%v %+v", err, res)
 	}
 	t.Cleanup(func() { ws.Close() })
-	_ = ws.SetReadDeadline(time.Now().Add(patience))
 	return &client{Conn: ws, t: t}
 }
 
@@ -92,6 +92,7 @@ func connect(t testing.TB, addr string) *client {
 // next returns the next event, which must be text and JSON.
 func (c *client) next() event {
 	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	kind, text, err := c.ReadMessage()
 	if err != nil {
 		c.t.Fatal(err)
@@ -128,9 +129,10 @@ func (c *client) expect(what string, got, want event) {
 // closed returns the code that the socket is closed with.
 func (c *client) closed() int {
 	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	for {
 		_, _, err := c.ReadMessage()
-		if e, ok := err.(*websocket.CloseError); ok {
+		if e := (*websocket.CloseError)(nil); errors.As(err, &e) {
 			return e.Code
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package wshub
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"unicode/utf8"
 
@@ -53,7 +54,7 @@ func (c *conn) consume(b []byte) {
 
 func (c *conn) fail(err error) {
 	code := closeMalformed
-	if err == errOversized {
+	if errors.Is(err, errOversized) {
 		code = closeOversized
 	}
 	c.close(code, err.Error())

@@ -53,7 +53,8 @@ allowed_origins = ["example.org", "*.example.org", "*"]
 func TestReverbTogether(t *testing.T) {
 	t.Parallel()
 	for _, env := range []vars{
-		{"REVERB_APP_ID": "a"}, {"REVERB_APP_KEY": "a", "REVERB_APP_SECRET": "b"},
+		{"REVERB_APP_ID": "a"},
+		{"REVERB_APP_KEY": "a", "REVERB_APP_SECRET": "b"},
 		{"REVERB_APP_ID": "a/b", "REVERB_APP_KEY": "a", "REVERB_APP_SECRET": "b"},
 	} {
 		_, err := build(Options{Dir: "/srv", Env: env.lookup}, nil)
