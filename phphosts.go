@@ -30,9 +30,9 @@ func (n *node) openWeb() (err error) {
 // jobs in others, by default in one, so that a job's crash kills no page.
 func hosts(cfg *config.Config, webFile *os.File) (hosts []workers.Host) {
 	web := link.HostSpec{
-		Name: "web", Socket: cfg.Node.Socket, App: cfg.PHP.App, Ini: ini(cfg, "30"),
+		Name: "web", Socket: cfg.Node.Socket, App: cfg.PHP.App, Ini: ini(cfg, pageIni(cfg)),
 		Web: &link.WebSpec{
-			Root: cfg.Web.Root, Index: cfg.Web.Index, Threads: cfg.Web.Threads, AccessLog: accessLog(cfg.Web),
+			Root: cfg.Web.Root, Index: cfg.Web.Index, Worker: cfg.Web.Worker, Threads: cfg.Web.Threads, AccessLog: accessLog(cfg.Web),
 			TrustedProxies: cfg.Web.Proxies(), Cert: cfg.Web.TLS.Cert, Key: cfg.Web.TLS.Key,
 		},
 	}
@@ -44,7 +44,7 @@ func hosts(cfg *config.Config, webFile *os.File) (hosts []workers.Host) {
 		i := slices.IndexFunc(hosts, func(h workers.Host) bool { return h.Spec.Name == host })
 		if i < 0 {
 			i = len(hosts)
-			hosts = append(hosts, workers.Host{Spec: link.HostSpec{Name: host, Socket: cfg.Node.Socket, App: cfg.PHP.App, Ini: ini(cfg, "0")}})
+			hosts = append(hosts, workers.Host{Spec: link.HostSpec{Name: host, Socket: cfg.Node.Socket, App: cfg.PHP.App, Ini: ini(cfg, map[string]string{"max_execution_time": "0"})}})
 		}
 		jobs := &hosts[i].Spec
 		for _, other := range jobs.Jobs { // slots are those of one host
@@ -72,9 +72,21 @@ func accessLog(w config.Web) string {
 	return w.AccessLog
 }
 
-// ini is what a host sets over php.ini: pogod's defaults, and the configuration over them.
-func ini(cfg *config.Config, maxExecutionTime string) map[string]string {
-	all := map[string]string{"post_max_size": "64M", "upload_max_filesize": "32M", "max_execution_time": maxExecutionTime}
+// pageIni is pogod's defaults for pages alone. Errors are in the log, and in production not
+// in the page.
+func pageIni(cfg *config.Config) map[string]string {
+	own := map[string]string{"max_execution_time": "30", "log_errors": "1"}
+	if cfg.Node.Mode == config.ModeProduction {
+		own["display_errors"] = "0"
+	}
+	return own
+}
+
+// ini is what a host sets over php.ini: pogod's defaults, own among them, and the
+// configuration over them.
+func ini(cfg *config.Config, own map[string]string) map[string]string {
+	all := map[string]string{"post_max_size": "64M", "upload_max_filesize": "32M"}
+	maps.Copy(all, own)
 	if cfg.PHP.MemoryLimit != "" {
 		all["memory_limit"] = cfg.PHP.MemoryLimit
 	}

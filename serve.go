@@ -253,6 +253,9 @@ func (n *node) startPHP(life context.Context) (err error) {
 			return err
 		}
 		all = hosts(n.cfg, n.webFile)
+		if err := n.cfg.MissingPages(); err != nil {
+			n.log.Warn(err.Error())
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -506,7 +509,11 @@ func (n *node) banner(w io.Writer) {
 		if n.cfg.Web.TLS != (config.TLS{}) {
 			scheme = "https"
 		}
-		fmt.Fprintf(w, "  pages    %s://%s\n", scheme, n.web.Addr())
+		mode := ""
+		if n.cfg.Web.Worker != "" {
+			mode = " (worker mode)"
+		}
+		fmt.Fprintf(w, "  pages    %s://%s%s\n", scheme, n.web.Addr(), mode)
 	} else {
 		fmt.Fprintln(w, "  pages    none: this pogod was built without PHP")
 	}

@@ -44,6 +44,7 @@ func (s source) Status(ctx context.Context, o admin.StatusOptions) (*admin.Statu
 	doc.Workers = n.statusWorkers()
 	doc.Pools = n.statusPools()
 	doc.Hub = n.statusHub()
+	doc.Web = n.statusWeb()
 	for _, h := range n.hosts.Status() {
 		if workers.IsQuarantine(h.Name) && h.PID == 0 && h.LastExit == "" {
 			continue // it was never needed
@@ -105,6 +106,21 @@ func (n *node) statusRaft() admin.Raft {
 	}
 	doc.Members = n.members()
 	return doc
+}
+
+func (n *node) statusWeb() admin.Web {
+	if !hasPHP {
+		return admin.Web{}
+	}
+	p, w := n.hosts.Pages(), n.now.Load().Web
+	mode := "classic"
+	if w.Worker != "" {
+		mode = "worker"
+	}
+	return admin.Web{
+		Mode: mode, Script: w.Worker, Threads: w.Threads, Ready: p.Ready, Busy: p.Busy, Waiting: p.Waiting, Requests: p.Requests,
+		Restarts: p.Restarts, Crashes: p.Crashes, FailedStarts: p.Failed, LastError: p.LastError, LastErrorAt: timeOrNil(p.LastErrorAt),
+	}
 }
 
 func (n *node) statusWorkers() []admin.Worker {

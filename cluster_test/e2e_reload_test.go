@@ -113,11 +113,27 @@ func (v *visitors) visit(ctx context.Context, s *site, kind string, keep bool, b
 	})
 }
 
-// TestE2EReload replaces the hosts every two seconds, under load of all kinds.
-// POGOD_RELOAD_SECONDS says for how long.
+// TestE2EReload replaces the hosts every two seconds, under load of all kinds, with pages
+// in classic and in worker mode. POGOD_RELOAD_SECONDS says for how long.
 func TestE2EReload(t *testing.T) {
 	t.Parallel()
-	s := startSite(t, "[queue.busy]\nmax_attempts = 1\n"+worker(t, "busy", "plan.php", 3))
+	for _, mode := range []string{"classic", "worker"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, inApp(t, ""), "[queue.busy]\nmax_attempts = 1\n"+worker(t, "busy", "plan.php", 3))
+			if mode == "worker" {
+				s.rewrite(t, "[web]\n", "[web]\nworker = \"web-worker.php\"\n")
+			}
+			s.serve(t)
+			testReload(t, s)
+			if web := s.document(t).Web; web.Mode != mode || web.Crashes != 0 || web.FailedStarts != 0 {
+				t.Errorf("%+v", web)
+			}
+		})
+	}
+}
+
+func testReload(t *testing.T, s *site) {
 	long := time.Duration(envInt(t, "POGOD_RELOAD_SECONDS", 6)) * time.Second
 	ctx, stop := context.WithTimeout(t.Context(), long)
 	defer stop()
@@ -338,7 +354,7 @@ func TestE2EReloadFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := s.reload(t)
-	if err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "PHP host web ended before it was ready (exit code 1)") {
+	if err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "PHP host web ended before it was ready (exit code 1: the application's directory: ") {
 		t.Error(err)
 	}
 	if err := os.Rename(app+".away", app); err != nil {

@@ -88,8 +88,17 @@ func startSite(t *testing.T, settings string, nodeKeys ...string) *site {
 	return s
 }
 
-// serve starts the node, reads its addresses off its banner, and waits until it serves.
+// serve starts the node and waits until it serves.
 func (s *site) serve(t *testing.T) {
+	t.Helper()
+	s.begin(t)
+	if err := s.ready(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// begin starts the node and reads its addresses off its banner.
+func (s *site) begin(t *testing.T) {
 	t.Helper()
 	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -146,9 +155,6 @@ func (s *site) serve(t *testing.T) {
 		case <-late:
 			t.Fatalf("no banner within %s", readyWithin)
 		}
-	}
-	if err := s.ready(); err != nil {
-		t.Fatal(err)
 	}
 }
 

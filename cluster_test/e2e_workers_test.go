@@ -205,6 +205,7 @@ type document struct {
 	}
 	Workers []workerStatus
 	PHP     struct{ Hosts []hostStatus }
+	Web     webStatus
 }
 
 type workerStatus struct {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -63,20 +64,14 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 	if err := ext.Install(spec.Socket); err != nil {
 		return err
 	}
-	threads := 0
-	if spec.Web != nil {
-		threads = spec.Web.Threads
-	}
-	for _, w := range spec.Jobs {
-		threads += w.Threads
-	}
-	err = frankenphp.Init(
-		frankenphp.WithNumThreads(max(threads, 1)),
-		frankenphp.WithPhpIni(iniValues(spec.Ini)),
-		frankenphp.WithLogger(log),
-	)
+	worker, err := startPHP(spec, log)
 	if err != nil {
-		return fmt.Errorf("start PHP: %w", err)
+		if worker != nil {
+			var f link.PageFigures
+			worker.figures(&f)
+			_ = node.Send(figuresFrame(f)) // the end of the process tells it, too
+		}
+		return err
 	}
 
 	h := &host{
@@ -98,7 +93,7 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 		}
 	}
 	if spec.Web != nil {
-		work.Go(func() { h.pages(ln, cert) }) // ended by Drain; else it ends with the process
+		work.Go(func() { h.pages(ln, cert, worker) }) // ended by Drain; else it ends with the process
 	}
 	h.out.send(link.Request(nil, link.Ready).String(frankenphp.Version().Version))
 
@@ -121,6 +116,38 @@ func RunHost(ctx context.Context, spec link.HostSpec, ln net.Listener, log *slog
 	return nil
 }
 
+// startPHP starts PHP with the threads of spec. worker is that of its pages, nil for none;
+// with an error, the worker that is to blame.
+func startPHP(spec link.HostSpec, log *slog.Logger) (worker *webWorker, err error) {
+	threads := 0 // that run whatever they are given
+	for _, w := range spec.Jobs {
+		threads += w.Threads
+	}
+	opts := []frankenphp.Option{frankenphp.WithPhpIni(iniValues(spec.Ini)), frankenphp.WithLogger(log)}
+	total := 0
+	switch {
+	case spec.Web == nil:
+	case spec.Web.Worker == "":
+		threads += spec.Web.Threads
+	default:
+		worker = newWebWorker(spec.Web.Worker)
+		if err := worker.exists(); err != nil {
+			return nil, err
+		}
+		opts = append(opts, worker.options(spec.App, spec.Web.Threads, log)...)
+		total = spec.Web.Threads
+	}
+	total += max(threads, 1) // FrankenPHP wants one, even if it has nothing to do
+	err = frankenphp.Init(append(opts, frankenphp.WithNumThreads(total))...)
+	if err != nil && worker != nil && worker.hasFailed() {
+		return worker, worker.failure()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start PHP: %w", err)
+	}
+	return worker, nil
+}
+
 // host is a running PHP host.
 type host struct {
 	spec  link.HostSpec
@@ -139,6 +166,9 @@ func check(spec link.HostSpec, ln net.Listener) error {
 	}
 	if spec.Web != nil && spec.Web.Threads < 1 {
 		return fmt.Errorf("host %q: pages need a thread", spec.Name)
+	}
+	if spec.Web != nil && spec.Web.Worker != "" && !filepath.IsAbs(spec.Web.Worker) {
+		return fmt.Errorf("host %q: the worker %q must be an absolute path", spec.Name, spec.Web.Worker)
 	}
 	taken := map[int]string{}
 	for _, w := range spec.Jobs {
@@ -253,9 +283,20 @@ func (h *host) nudge(slot int, lease uint64) {
 }
 
 // pages serves the web until Drain or Retire, and then until its last request has ended.
-// cert is nil without TLS.
-func (h *host) pages(ln net.Listener, cert *certificate.Certificate) {
-	var handler http.Handler = web.New(h.spec.Web.Root, h.spec.Web.Index, newPages(h.spec.Web.Root, h.spec.Web.Threads, h.log))
+// cert is nil without TLS, worker in classic mode.
+func (h *host) pages(ln net.Listener, cert *certificate.Certificate, worker *webWorker) {
+	run := newPages(h.spec.Web, worker, h.log)
+	var telling sync.WaitGroup
+	gone := make(chan struct{})
+	telling.Go(func() { h.tellFigures(run, gone) }) // ended below
+	defer telling.Wait()
+	defer close(gone)
+	var handler http.Handler
+	if worker != nil {
+		handler = web.NewWorker(h.spec.Web.Root, h.spec.Web.Index, run)
+	} else {
+		handler = web.New(h.spec.Web.Root, h.spec.Web.Index, run, h.log)
+	}
 	logged, end, err := h.logged(handler)
 	if err != nil {
 		h.log.Error("pages are served without their access log", "error", err)

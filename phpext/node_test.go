@@ -67,6 +67,7 @@ type node struct {
 	pushes   []push
 	lastID   int
 	draining bool
+	pages    link.PageFigures
 	lease    uint64
 	only     *int64 // the slot that gets deliveries; nil: any
 
@@ -344,6 +345,15 @@ func (n *node) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 		return f.Done()
 	case link.Sync:
 		return c.Send(link.Request(nil, link.Synced).Int(f.Int()))
+	case link.Pages:
+		var figures link.PageFigures
+		if err := json.Unmarshal(f.Bytes(), &figures); err != nil {
+			return err
+		}
+		n.mu.Lock()
+		n.pages = figures
+		n.mu.Unlock()
+		return f.Done()
 	case link.Output:
 		n.output <- chunk{f.String(), f.Int(), uint64(f.Int()), f.String()}
 		return f.Done()

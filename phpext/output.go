@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -198,23 +199,29 @@ func (o *output) flush() {
 
 // logger returns a logger for PHP's own messages (warnings, error_log): lines of
 // the script's output.
-func (o *output) logger() *slog.Logger { return slog.New(&lines{o: o}) }
+func (o *output) logger() *slog.Logger { return slog.New(&lines{to: o, least: slog.LevelDebug}) }
 
 // lines is a slog.Handler that writes PHP's messages as PHP wrote them.
-type lines struct{ o *output }
+type lines struct {
+	to    io.Writer
+	least slog.Level
+}
 
-func (l *lines) Enabled(context.Context, slog.Level) bool { return true }
-func (l *lines) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *lines) WithGroup(string) slog.Handler            { return l }
+func (l *lines) Enabled(_ context.Context, level slog.Level) bool { return level >= l.least }
+func (l *lines) WithAttrs([]slog.Attr) slog.Handler               { return l }
+func (l *lines) WithGroup(string) slog.Handler                    { return l }
 
 func (l *lines) Handle(_ context.Context, r slog.Record) error {
 	line := r.Message
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key != "syslog_level" { // the message says it
+		if a.Key != syslogLevel { // the message says it
 			line += fmt.Sprintf(" %s=%v", a.Key, a.Value)
 		}
 		return true
 	})
-	_, err := l.o.Write([]byte(line + "\n"))
+	_, err := l.to.Write([]byte(line + "\n"))
 	return err
 }
+
+// syslogLevel is the attribute that PHP's own messages have, and what is printed has not.
+const syslogLevel = "syslog_level"

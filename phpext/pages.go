@@ -3,65 +3,177 @@
 package phpext
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
+	"path"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dunglas/frankenphp"
+
+	"pogod/internal/link"
 )
 
 // pages runs the scripts of pages: a web.Runner. It keeps pages to their own
 // number of threads, for in one host with job threads FrankenPHP would give them
 // those of a script that is just starting again.
 type pages struct {
-	root string
-	free chan struct{} // a place for each thread
-	log  *slog.Logger
+	root   string
+	index  string
+	worker *webWorker             // nil: each request runs the script that it names
+	env    frankenphp.PreparedEnv // of the worker's requests for index; never written to
+	log    *slog.Logger
+
+	messages *slog.Logger // PHP's
+
+	free     chan struct{} // a place for each thread
+	waiting  atomic.Int64  // requests that wait for one
+	requests atomic.Uint64
 }
 
-func newPages(root string, threads int, log *slog.Logger) *pages {
-	return &pages{root: root, free: make(chan struct{}, threads), log: log}
+func newPages(spec *link.WebSpec, worker *webWorker, log *slog.Logger) *pages {
+	p := &pages{root: spec.Root, index: path.Clean("/" + spec.Index), worker: worker, log: log, messages: slog.New(pageMessages), free: make(chan struct{}, spec.Threads)}
+	p.env = p.named(p.index, "")
+	return p
 }
 
-// Run answers the request with a script. It waits for a thread as long as the
-// client does.
+// figures is what the pages do now.
+func (p *pages) figures() link.PageFigures {
+	f := link.PageFigures{Requests: p.requests.Load(), Busy: len(p.free), Waiting: int(p.waiting.Load()), Ready: cap(p.free)}
+	if p.worker != nil {
+		p.worker.figures(&f)
+	}
+	return f
+}
+
+// Run answers the request with a script, or with the worker as if it were that script.
 func (p *pages) Run(w http.ResponseWriter, r *http.Request, script, pathInfo string) {
+	if !p.enter(w, r) {
+		return
+	}
+	defer func() { <-p.free }()
+	p.requests.Add(1)
+	opts, err := p.options(script, pathInfo)
+	if err != nil { // a name with bytes over 127, in which .php is not at the end alone
+		http.Error(w, "404 not found", http.StatusNotFound)
+		return
+	}
+	run := *r
+	run.URL = &url.URL{Path: script + pathInfo, RawQuery: r.URL.RawQuery}
+	run.Header = passed(r.Header)
+	w.Header()["Server"] = nobody // else FrankenPHP names itself
+	fr, err := frankenphp.NewRequestWithContext(&run, append(opts,
+		frankenphp.WithRequestResolvedDocumentRoot(p.root),
+		frankenphp.WithOriginalRequest(r),
+		frankenphp.WithRequestLogger(p.messages),
+	)...)
+	if err == nil {
+		err = frankenphp.ServeHTTP(w, fr)
+	}
+	var answered frankenphp.ErrRejected
+	switch {
+	case errors.As(err, &answered):
+		p.log.Warn("a request was refused", "path", r.URL.Path, "error", err)
+	case err != nil:
+		p.log.Warn("a page could not be run", "script", script, "error", err)
+		http.Error(w, "500 internal server error", http.StatusInternalServerError)
+	}
+}
+
+// pageMessages writes what PHP logs for pages (warnings, error_log) as it is to the
+// process's standard error, which is the node's log.
+var pageMessages = &lines{to: os.Stderr, least: slog.LevelInfo}
+
+// nobody is the Server header of an answer: there is none.
+var nobody = []string{}
+
+// enter waits for a thread as long as the client does. Without one that could ever come
+// free it answers 503; false: there is nothing more to do.
+func (p *pages) enter(w http.ResponseWriter, r *http.Request) bool {
+	var down <-chan struct{}
+	if p.worker != nil {
+		down = p.worker.isDown()
+		select {
+		case <-down:
+			unavailable(w)
+			return false
+		default:
+		}
+	}
 	select {
 	case p.free <- struct{}{}:
-		defer func() { <-p.free }()
+		return true
+	default:
+	}
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	select {
+	case p.free <- struct{}{}:
+		return true
+	case <-down:
+		unavailable(w)
 	case <-r.Context().Done():
-		return
+	}
+	return false
+}
+
+func unavailable(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "503 the application does not start; the server's log says why", http.StatusServiceUnavailable)
+}
+
+// options are those of a request for FrankenPHP that depend on the script.
+func (p *pages) options(script, pathInfo string) ([]frankenphp.RequestOption, error) {
+	opts := make([]frankenphp.RequestOption, 0, 6)
+	if p.worker != nil {
+		env := p.env
+		if script != p.index || pathInfo != "" {
+			env = p.named(script, pathInfo)
+		}
+		return append(opts, frankenphp.WithWorkerName(webWorkerName), frankenphp.WithRequestPreparedEnv(env)), nil
 	}
 	split := ".php"
 	if !strings.HasSuffix(script, split) || strings.Index(strings.ToLower(script), split)+len(split) != len(script) {
 		split = script // FrankenPHP looks for the first occurrence
 	}
 	opt, err := frankenphp.WithRequestSplitPath([]string{split})
-	if err != nil { // a name with bytes over 127, in which .php is not at the end alone
-		http.Error(w, "404 not found", http.StatusNotFound)
-		return
+	return append(opts, opt), err
+}
+
+// named is what $_SERVER says of the script in classic mode. In worker mode FrankenPHP
+// would name the worker's file, or nothing.
+func (p *pages) named(script, pathInfo string) frankenphp.PreparedEnv {
+	env := map[string]string{
+		"SCRIPT_NAME": script, "SCRIPT_FILENAME": filepath.Join(p.root, script), "DOCUMENT_URI": script, "PHP_SELF": script + pathInfo,
 	}
-	run := r.Clone(r.Context())
-	run.URL = &url.URL{Path: script + pathInfo, RawQuery: r.URL.RawQuery}
-	for name := range run.Header {
-		// Foo_Bar would become the variable of Foo-Bar, and Proxy the proxy of
-		// HTTP clients.
-		if strings.ContainsRune(name, '_') || name == "Proxy" {
-			delete(run.Header, name)
+	if pathInfo != "" {
+		env["PATH_INFO"], env["PATH_TRANSLATED"] = pathInfo, filepath.Join(p.root, filepath.Clean("/"+pathInfo))
+		if strings.HasSuffix(pathInfo, "/") && len(pathInfo) > 1 {
+			env["PATH_TRANSLATED"] += "/"
 		}
 	}
-	w.Header()["Server"] = []string{} // else FrankenPHP names itself
-	fr, err := frankenphp.NewRequestWithContext(run, opt,
-		frankenphp.WithRequestResolvedDocumentRoot(p.root),
-		frankenphp.WithOriginalRequest(r),
-		frankenphp.WithRequestLogger(p.log),
-	)
-	if err == nil {
-		err = frankenphp.ServeHTTP(w, fr)
-	}
-	if err != nil {
-		p.log.Warn("a page could not be run", "script", script, "error", err)
-		http.Error(w, "500 internal server error", http.StatusInternalServerError)
-	}
+	return frankenphp.PrepareEnv(env)
 }
+
+// passed are the headers that a page is told of. Foo_Bar would become the variable of
+// Foo-Bar, and Proxy the proxy of HTTP clients.
+func passed(h http.Header) http.Header {
+	for name := range h {
+		if !passes(name) {
+			kept := make(http.Header, len(h))
+			for name, values := range h {
+				if passes(name) {
+					kept[name] = values
+				}
+			}
+			return kept
+		}
+	}
+	return h
+}
+
+func passes(name string) bool { return !strings.ContainsRune(name, '_') && name != "Proxy" }

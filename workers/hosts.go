@@ -114,6 +114,7 @@ type host struct {
 	resume   time.Time     // end of the present pause
 	restarts uint64
 	lastExit string
+	pages    PageStatus // counters of all its lives, and the last error
 }
 
 // NewHosts returns the hosts, not yet started.
@@ -285,6 +286,12 @@ func (h *Hosts) Serve(c *link.Conn, op link.Op, f *link.Fields) error {
 			return err
 		}
 		return h.access(lines)
+	case link.Pages:
+		figures := f.Bytes()
+		if err := f.Done(); err != nil {
+			return err
+		}
+		return h.pages(c, figures)
 	}
 	return fmt.Errorf("%w: operation %d on a control connection", link.ErrFrame, op)
 }

@@ -30,8 +30,8 @@ type Exit struct {
 	Planned bool
 }
 
-// life is one process of a host. Its fields are guarded by Hosts.mu, but for banner,
-// which belongs to copyOutput until the process has ended.
+// life is one process of a host. Its fields are guarded by Hosts.mu, but for banner and
+// lastLine, which belong to copyOutput until the process has ended.
 type life struct {
 	host       *host
 	spec       link.HostSpec // as it was configured at the start
@@ -43,13 +43,15 @@ type life struct {
 	control    *link.Conn // nil until it said Ready
 	ready      bool
 	readyAt    time.Time
-	version    string // of its PHP; "" until it is ready
-	leaving    bool   // gets no new work, and ends when it is idle
-	killed     bool   // by the node
-	why        string // it was killed
+	version    string           // of its PHP; "" until it is ready
+	pages      link.PageFigures // of a web host, as it told them last
+	leaving    bool             // gets no new work, and ends when it is idle
+	killed     bool             // by the node
+	why        string           // it was killed
 	ended      chan struct{}
 	exit       Exit   // set when ended is closed
 	banner     string // what Go's runtime printed of a fatal signal
+	lastLine   string // that it printed
 }
 
 func (l *life) state() string {
@@ -92,6 +94,8 @@ func (h *Hosts) live(l *life) {
 		l.exit.How = err.Error()
 	case l.killed && l.why != "":
 		l.exit.How += " by the node: " + l.why
+	case !l.ready && state.Exited() && !state.Success() && l.banner == "" && l.lastLine != "":
+		l.exit.How += ": " + strings.TrimPrefix(l.lastLine, "pogod: ") // a program that does not start says why
 	}
 	// One that was told to leave and crashed has crashed.
 	l.exit.Planned = l.killed || l.leaving && err == nil && state.Success()
@@ -201,7 +205,7 @@ func resolved(s link.HostSpec) link.HostSpec {
 	s.App = resolve(s.App)
 	if s.Web != nil {
 		web := *s.Web
-		web.Root = resolve(web.Root)
+		web.Root, web.Worker = resolve(web.Root), resolve(web.Worker)
 		s.Web = &web
 	}
 	s.Jobs = slices.Clone(s.Jobs)
@@ -237,6 +241,9 @@ func environment(all []string) []string {
 	return kept
 }
 
+// maxLastLine bounds what is kept of a line that a host printed, in bytes.
+const maxLastLine = 1000
+
 var fatalSignal = regexp.MustCompile(`^(SIG[A-Z]+)[: ]|^\[signal (SIG[A-Z]+)`)
 
 // copyOutput logs what a host writes to its standard output and error, longer lines in
@@ -249,6 +256,7 @@ func (h *Hosts) copyOutput(name string, l *life, r io.Reader) {
 			err = nil
 		}
 		if line := strings.TrimRight(string(piece), "\r\n"); line != "" {
+			l.lastLine = strings.ToValidUTF8(line[:min(len(line), maxLastLine)], "")
 			if m := fatalSignal.FindStringSubmatch(line); m != nil && l.banner == "" {
 				l.banner = m[1] + m[2]
 			}

@@ -42,6 +42,10 @@ const (
 	panicPlainly
 )
 
+// tellPages is the slot whose interrupt makes a played host tell figures of pages: the
+// lease is the number of requests.
+const tellPages = 77
+
 // broken is a file in the application with which no host gets ready.
 const broken = "broken"
 
@@ -65,6 +69,7 @@ func play(parts string) {
 		check(err)
 	}
 	if _, err := os.Stat(filepath.Join(spec.App, broken)); err == nil && spec.App != "" {
+		fmt.Fprintln(os.Stderr, "a warning\npogod: the worker is broken")
 		os.Exit(3)
 	}
 	if plays("slow") { // it is ready when somebody has asked for a page
@@ -107,6 +112,11 @@ func play(parts string) {
 			slot, lease := f.Int(), f.Int()
 			check(f.Done())
 			die(lease)
+			if slot == tellPages {
+				text, err := json.Marshal(link.PageFigures{Requests: uint64(lease), Busy: 2, Waiting: 1, Ready: 3, Restarts: 1, Crashes: 2, Failed: 3, Error: "why", ErrorAt: lease})
+				check(err)
+				check(node.Send(link.Request(nil, link.Pages).Bytes(text)))
+			}
 			say(lease, fmt.Sprintf("interrupted in slot %d\nand a second line\n", slot))
 		case link.Drain, link.Retire:
 			if !plays("stubborn") {

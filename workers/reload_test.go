@@ -154,11 +154,11 @@ func TestReloadThatFailsLeavesTheOldOne(t *testing.T) {
 	old := b.ready(0)
 	write(t, filepath.Join(dir, broken))
 	err := getError(t, b.reload(t.Context()))
-	if !errors.Is(err, ErrReload) || !strings.Contains(err.Error(), "PHP host jobs ended before it was ready (exit code 3)") {
+	if !errors.Is(err, ErrReload) || !strings.Contains(err.Error(), "PHP host jobs ended before it was ready (exit code 3: the worker is broken)") {
 		t.Error(err)
 	}
 	now := b.lives(hostReady)
-	if now[0].PID != old.PID || now[0].Restarts != 0 || now[0].LastExit != "exit code 3" {
+	if now[0].PID != old.PID || now[0].Restarts != 0 || now[0].LastExit != "exit code 3: the worker is broken" {
 		t.Errorf("%+v", now)
 	}
 	if err := os.Remove(filepath.Join(dir, broken)); err != nil {
@@ -180,7 +180,7 @@ func TestReloadOfWhatDoesNotStart(t *testing.T) {
 	write(t, filepath.Join(dir, broken))
 	b := newHostBench(t, playing(t, "host"), file, withApp(dir))
 	b.clock.await(t, firstPause)
-	if missing := b.hosts.NotReady(); missing != "PHP host jobs is waiting to restart (last exit: exit code 3)" {
+	if missing := b.hosts.NotReady(); missing != "PHP host jobs is waiting to restart (last exit: exit code 3: the worker is broken)" {
 		t.Error(missing)
 	}
 	if err := os.Remove(filepath.Join(dir, broken)); err != nil {

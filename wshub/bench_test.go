@@ -252,7 +252,7 @@ func BenchmarkPublish(b *testing.B) {
 			if sockets > 0 {
 				c := connect(b, addr)
 				c.join("bench")
-				_ = c.SetReadDeadline(time.Time{}) // next set one
+				_ = c.SetReadDeadline(time.Time{})                      // next set one
 				go func() { _, _ = io.Copy(io.Discard, c.NetConn()) }() // ended by the hub's Close
 			}
 			m := Message{App: []byte("shop"), Channels: [][]byte{[]byte("bench")}, Event: []byte("e"), Data: data}

@@ -127,6 +127,10 @@ var (
 	hubChannels    = gauge("websocket_channels", "Channels with a subscriber on this node.")
 	hubMessages    = counter("websocket_messages", "Events published on this node, one for each channel.")
 	hubSlow        = counter("websocket_slow_closed", "Sockets closed because their client did not read.")
+	webThreads     = gauge("web_threads", "Threads of pages on this node that can answer requests (ready), and those that do (busy).", "state")
+	webWaiting     = gauge("web_waiting_requests", "Requests of pages that wait for a thread.")
+	webRequests    = counter("web_requests", "Requests that PHP has answered, or answers; files are not among them.")
+	webRestarts    = counter("web_worker_restarts", "Ends of the script that answers pages in worker mode, on this node: by itself, by a fatal error, or before it had started.", "cause")
 	hostUp         = gauge("php_host_up", "1 while the PHP host is ready.", "host")
 	hostRestarts   = counter("php_host_restarts", "Times that the PHP host has ended and was started again.", "host")
 
@@ -184,6 +188,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		out.put(hubChannels, float64(st.Hub.Channels))
 		out.put(hubMessages, float64(st.Hub.Messages))
 		out.put(hubSlow, float64(st.Hub.SlowClosed))
+	}
+	if st.Web.Mode != "" {
+		out.web(st.Web)
 	}
 	for i, h := range st.PHP.Hosts {
 		if i > 0 && st.PHP.Hosts[i-1].Name == h.Name {
@@ -266,6 +273,18 @@ func (s sink) streams(st *Storage) {
 			s.put(streamBytes, float64(r.Bytes), direction, r.Node)
 			s.put(streamTotal, float64(r.Total), direction, r.Node)
 		}
+	}
+}
+
+func (s sink) web(w Web) {
+	s.put(webThreads, float64(w.Ready), "ready")
+	s.put(webThreads, float64(w.Busy), "busy")
+	s.put(webWaiting, float64(w.Waiting))
+	s.put(webRequests, float64(w.Requests))
+	if w.Script != "" {
+		s.put(webRestarts, float64(w.Restarts), "itself")
+		s.put(webRestarts, float64(w.Crashes), "crash")
+		s.put(webRestarts, float64(w.FailedStarts), "failed_start")
 	}
 }
 

@@ -115,6 +115,10 @@ var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 			Name: "default", Script: "/srv/dispatch-worker.php", Host: "jobs", Threads: 2, Waiting: 1, Running: 1, Queued: 3,
 			Done: 4, Failed: 5, TimedOut: 6, Cancelled: 7, WaitMS: 0.5, RunMS: 1.5,
 		}},
+		Web: Web{
+			Mode: "worker", Script: "/srv/worker.php", Threads: 4, Ready: 3, Busy: 2, Waiting: 1, Requests: 100, Restarts: 5, Crashes: 6, FailedStarts: 7,
+			LastError: "PHP Parse error", LastErrorAt: &at,
+		},
 		Hub: &Hub{Listen: "127.0.0.1:8081", Connections: 3, Channels: 2, Messages: 9, SlowClosed: 1},
 		PHP: PHP{Version: "8.4.16", Hosts: []Host{{Name: "jobs", PID: 8, State: "ready", StartedAt: &at}}},
 		Storage: Storage{

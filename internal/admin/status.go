@@ -23,6 +23,7 @@ type Status struct {
 	Pools     []Pool      `json:"pools"`       // in the order of the configuration
 	Schedules []struct{}  `json:"schedules"`   // empty: not built yet
 	Hub       *Hub        `json:"hub"`         // null: there is none, for no [[websocket.app]] is configured
+	Web       Web         `json:"web"`
 	PHP       PHP         `json:"php"`
 	Storage   Storage     `json:"storage"`
 	Build     Build       `json:"build"`
@@ -122,6 +123,22 @@ type Hub struct {
 	Channels    int    `json:"channels"`    // with a subscriber
 	Messages    uint64 `json:"messages"`    // events published here, one for each channel
 	SlowClosed  uint64 `json:"slow_closed"` // sockets closed because their client did not read
+}
+
+// Web is the pages of this node, a second old at most. Counters are since the node started.
+type Web struct {
+	Mode         string     `json:"mode"`          // "classic" or "worker"; "" in a node built without PHP
+	Script       string     `json:"script"`        // absolute path of the worker; "" in classic mode
+	Threads      int        `json:"threads"`       // as configured
+	Ready        int        `json:"ready"`         // threads that can answer: in worker mode, whose script has started
+	Busy         int        `json:"busy"`          // threads that answer a request
+	Waiting      int        `json:"waiting"`       // requests that wait for a thread
+	Requests     uint64     `json:"requests"`      // that PHP answers or has answered
+	Restarts     uint64     `json:"restarts"`      // of the worker, which ended by itself or by exit
+	Crashes      uint64     `json:"crashes"`       // ends of the worker by a fatal error, or an exit with a status
+	FailedStarts uint64     `json:"failed_starts"` // ends of the worker before it asked for a request
+	LastError    string     `json:"last_error"`    // why it did not start; "" if it always did
+	LastErrorAt  *time.Time `json:"last_error_at"` // null if it always did
 }
 
 // PHP is this node's PHP.

@@ -58,6 +58,7 @@ func TestConfigCheck(t *testing.T) { // not parallel: it changes the working dir
 		"pogod.toml":      "[[worker]]\nscript = \"work.php\"\n[[pool]]\nthreads = 0\nscript = \"outside.php\"\n[queue.mail]\n",
 		"missing.toml":    "[[worker]]\nscript = \"work.php\"\n[[worker]]\nname = \"b\"\nscript = \"wrok.php\"\n[[pool]]\n[web]\nroot = \"pub\"\n[php]\nextension_dir = \"ext\"\n",
 		"directory.toml":  "[node]\ndata_dir = \"work.php/data\"\nsocket = \"run/s\"\n[[worker]]\nscript = \"public\"\n[web]\naccess_log = \"log/a\"\n",
+		"pages.toml":      "[web]\nworker = \"wrok.php\"\n",
 		"app.toml":        "[php]\napp = \"nowhere\"\n[[worker]]\n",
 		"unknown.toml":    "[web]\nthread = 3\n",
 		"schedule.toml":   "[[schedule]]\n",
@@ -102,6 +103,7 @@ directory.toml:5:10: [[worker]] script must be a PHP file, but DIR/public is non
   5 | script = "public"
     |          ^^^^^^^^
 `},
+		{[]string{"pages.toml"}, 1, "pogod: pages.toml:2:10: [web] worker must be a PHP file, but there is no DIR/wrok.php: write it, or name another\n  2 | worker = \"wrok.php\"\n    |          ^^^^^^^^^^\n"},
 		{[]string{"app.toml"}, 1, "pogod: app.toml:2:7: [php] app must be a directory, but there is no DIR/nowhere: make it, or name another\n  2 | app = \"nowhere\"\n    |       ^^^^^^^^^\n"},
 		{[]string{"pogod.toml", "--app", "sub"}, 1, "pogod: pogod.toml:2:10: [[worker]] script must be a PHP file, but there is no DIR/sub/work.php: write it, or name another\n  2 | script = \"work.php\"\n    |          ^^^^^^^^^^\n"},
 		{[]string{"schedule.toml", "--app", "gone"}, 1, "pogod: schedule.toml:1: [[schedule]] is not built yet and has no effect\npogod: [php] app must be a directory, but there is no DIR/gone: make it, or name another (--app says so)\n"},

@@ -52,8 +52,9 @@ In a cluster it concerns the node that is asked, alone.`,
 func (p *program) phpStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show the PHP hosts and workers of a running node",
-		Long: `status shows each PHP host, a process, and each worker with its threads: those
+		Short: "Show the PHP hosts, pages and workers of a running node",
+		Long: `status shows each PHP host, a process; the pages with their threads, in worker mode
+with the ends of their script; and each worker with its threads: those
 that wait for a job, those that run one, and why its script last ended badly. A
 host that is being replaced has two lines or more, first that of the process
 that new work goes to.`,
@@ -68,6 +69,7 @@ that new work goes to.`,
 		if q.asJSON {
 			var parts struct { // as the node sent them
 				PHP     json.RawMessage `json:"php"`
+				Web     json.RawMessage `json:"web"`
 				Workers json.RawMessage `json:"workers"`
 			}
 			if err := json.Unmarshal(body, &parts); err != nil {
@@ -86,9 +88,13 @@ that new work goes to.`,
 		now, paint := p.now(), p.colours()
 		hosts(p.Stdout, &v, now, paint)
 		fmt.Fprintln(p.Stdout)
+		if v.Web.Mode != "" {
+			web(p.Stdout, &v.Web, now, paint)
+			fmt.Fprintln(p.Stdout)
+		}
 		workers(p.Stdout, v.Workers, now, paint)
 		return nil
 	})
-	cmd.Flags().Lookup("json").Usage = "print the parts php and workers of the node's status"
+	cmd.Flags().Lookup("json").Usage = "print the parts php, web and workers of the node's status"
 	return cmd
 }

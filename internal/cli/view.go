@@ -151,6 +151,10 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	fmt.Fprintln(w)
 	workers(w, s.Workers, now, p)
 	fmt.Fprintln(w)
+	if s.Web.Mode != "" {
+		web(w, &s.Web, now, p)
+		fmt.Fprintln(w)
+	}
 	if len(s.Pools) > 0 {
 		pools(w, s.Pools, now, p)
 		fmt.Fprintln(w)
@@ -272,6 +276,31 @@ func workers(w io.Writer, list []admin.Worker, now time.Time, p paint) {
 			when = " " + age(now, k.LastErrorAt) + " ago"
 		}
 		fmt.Fprintln(w, p.the(red, fmt.Sprintf("%s failed%s: %s", clean(k.Name), when, cut(clean(k.LastError), 200))))
+	}
+}
+
+func web(w io.Writer, k *admin.Web, now time.Time, p paint) {
+	mode := plain(k.Mode)
+	if k.Script != "" {
+		mode.text += " " + clean(filepath.Base(k.Script))
+	}
+	ready := count(k.Ready, "")
+	if k.Ready < k.Threads {
+		ready.style = yellow
+	}
+	header := []string{"PAGES", ">THREADS", ">READY", ">BUSY", ">WAITING", ">REQUESTS"}
+	row := []cell{mode, count(k.Threads, ""), ready, count(k.Busy, green), count(k.Waiting, yellow), count(k.Requests, "")}
+	if k.Script != "" {
+		header = append(header, ">RESTARTS", ">CRASHES", ">FAILED STARTS")
+		row = append(row, count(k.Restarts, ""), count(k.Crashes, yellow), count(k.FailedStarts, red))
+	}
+	table(w, p, header, [][]cell{row})
+	if k.LastError != "" {
+		when := ""
+		if k.LastErrorAt != nil {
+			when = " " + age(now, k.LastErrorAt) + " ago"
+		}
+		fmt.Fprintln(w, p.the(red, fmt.Sprintf("the worker of pages failed to start%s: %s", when, cut(clean(k.LastError), 200))))
 	}
 }
 

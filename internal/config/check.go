@@ -303,6 +303,9 @@ func (c *Config) Validate() error {
 	all.add("[web] listen", checkListen(c.Web.Listen))
 	all.add("[web] root", checkAbs(c.Web.Root), checkWithin(c.PHP.App, c.Web.Root))
 	all.add("[web] index", checkIndex(c.Web.Index))
+	if c.Web.Worker != "" {
+		all.add("[web] worker", checkAbs(c.Web.Worker), checkWithin(c.PHP.App, c.Web.Worker))
+	}
 	all.add("[web] threads", pageThreads.check(int64(c.Web.Threads)))
 	all.add("[web] access_log", checkAccessLog(c.Web.AccessLog))
 	all.add("[web] trusted_proxies", checkProxies(c.Web.TrustedProxies))

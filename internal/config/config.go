@@ -101,7 +101,12 @@ type Web struct {
 	// Index is the script in Root for every path that is no file. Default
 	// "index.php".
 	Index string
-	// Threads is the number of PHP threads for pages, 1 to MaxThreads. Default:
+	// Worker is the script, in PHP.App, that answers every path that is no file in worker
+	// mode: each thread runs it once for many requests. It need not exist yet. Default "":
+	// classic mode, in which Index is run for each request.
+	Worker string
+	// Threads is the number of PHP threads for pages, 1 to MaxThreads; in worker mode each
+	// runs Worker. Default:
 	// twice GOMAXPROCS, for a page waits for its database or a commit half of
 	// its time, and at least 4.
 	Threads int

@@ -187,6 +187,7 @@ tls = { cert = "tls/web.crt", key = "/etc/web.key" }
 listen = "0.0.0.0:0"
 root = "."
 index = "sub/app.php"
+worker = "bin/worker.php"
 threads = 1
 [admin]
 listen = "0.0.0.0:9000"
@@ -241,7 +242,7 @@ ini = { precision = 5 }
 			"opcache.enable_cli": "1",
 			"opcache.jit.debug":  "0", "date.timezone": "Europe/Berlin", "precision": "14",
 		}},
-		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Threads: 1, AccessLog: "/srv/app/log/access", TrustedProxies: []string{"10.0.0.0/8", "192.0.2.7", "fd00::/8"}, TLS: TLS{"/srv/app/tls/web.crt", "/etc/web.key"}},
+		Web:   Web{Listen: "0.0.0.0:0", Root: "/srv/app/current", Index: "sub/app.php", Worker: "/srv/app/current/bin/worker.php", Threads: 1, AccessLog: "/srv/app/log/access", TrustedProxies: []string{"10.0.0.0/8", "192.0.2.7", "fd00::/8"}, TLS: TLS{"/srv/app/tls/web.crt", "/etc/web.key"}},
 		Queue: Queues{AutoCreate: true, Defaults: def, Declared: []Queue{named("default"), size, named("imports"), mail}},
 		Workers: []Worker{
 			{Name: "default", Script: "/srv/app/current/queue-worker.php", Queues: []string{"default"}, Threads: 4, Host: "jobs", Env: map[string]string{}, Ini: map[string]string{}},
@@ -318,8 +319,6 @@ history = {}
 join = ["node1:8083"]
 bootstrap_expect = 3
 tls = {}
-[web]
-workers = 2
 [admin]
 dashboard = true
 [php]
@@ -336,8 +335,7 @@ pogod.toml:24: [[websocket.app]] webhooks @
 pogod.toml:26: [websocket] history @
 pogod.toml:29: [cluster] bootstrap_expect @
 pogod.toml:30: [cluster] tls @
-pogod.toml:32: [web] workers @
-pogod.toml:34: [admin] dashboard @
+pogod.toml:32: [admin] dashboard @
 `, "@", "is not built yet and has no effect"))
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -484,6 +482,7 @@ func TestValidate(t *testing.T) {
 		"ini":       func(c *Config) { c.PHP.Ini["a\nb"] = "1" },
 		"root":      func(c *Config) { c.Web.Root = "/etc" },
 		"threads":   func(c *Config) { c.Web.Threads = 0 },
+		"in worker": func(c *Config) { c.Web.Worker = "/etc/worker.php" },
 		"admin":     func(c *Config) { c.Admin.Listen = ":1" },
 		"cluster":   func(c *Config) { c.Cluster.Listen, c.Cluster.Advertise = "0.0.0.0:1", "0.0.0.0:1" },
 		"advertise": func(c *Config) { c.Cluster.Advertise = "" },

@@ -327,6 +327,12 @@ func (d *decoder) complete(base string) error {
 	if err := checkWithin(c.PHP.App, c.Web.Root); err != nil {
 		return d.blame("[web] root", "[web] root", err)
 	}
+	if c.Web.Worker != "" {
+		c.Web.Worker = resolve(c.PHP.App, c.Web.Worker)
+		if err := checkWithin(c.PHP.App, c.Web.Worker); err != nil {
+			return d.blame("[web] worker", "[web] worker", err)
+		}
+	}
 	switch c.Web.AccessLog {
 	case AccessOff, AccessLog:
 	case "":

@@ -90,7 +90,7 @@ func TestEnvironment(t *testing.T) {
 	values := map[string]string{
 		"string or integer": "64M", "duration": "5s", "integer": "2", "boolean": "true",
 		"data_dir": "env/d", "mode": "development", "log_level": "warn", "log_format": "json", "app": "env", "extension_dir": "env/e",
-		"listen": "127.0.0.1:7", "root": "r", "index": "i.php", "access_log": "env/a", "advertise": "n:7",
+		"listen": "127.0.0.1:7", "root": "r", "index": "i.php", "worker": "w.php", "access_log": "env/a", "advertise": "n:7",
 	}
 	n := 0
 	for _, k := range Keys() {

@@ -38,7 +38,8 @@ func (d *decoder) machine() error {
 	app := isDirectory(c.PHP.App)
 	look(place{"[php]", 0, "app"}, app)
 	if app == nil { // else all that is in it would be named too
-		look(place{"[web]", 0, "root"}, isDirectory(c.Web.Root))
+		key, err := c.pages()
+		look(place{"[web]", 0, key}, err)
 	}
 	if c.PHP.ExtensionDir != "" {
 		look(place{"[php]", 0, "extension_dir"}, isDirectory(c.PHP.ExtensionDir))
@@ -58,6 +59,32 @@ func (d *decoder) machine() error {
 		script("[[pool]]", i, p.Script, p.Threads)
 	}
 	return errors.Join(all...)
+}
+
+// MissingPages says, in a line, which paths cannot be answered as things are on this
+// machine, because [web] root, worker or index is not there. nil: all can.
+func (c *Config) MissingPages() error {
+	if key, err := c.pages(); err != nil {
+		return fmt.Errorf("no page can be answered: [web] %s %w", key, err)
+	}
+	if index := filepath.Join(c.Web.Root, c.Web.Index); c.Web.Worker == "" {
+		if err := isFile(index); err != nil {
+			return fmt.Errorf("paths that are no file are answered with 404: [web] index %w", err)
+		}
+	}
+	return nil
+}
+
+// pages looks for what the web side cannot do without, and returns the key that is to
+// blame. An index is not among it: a site may consist of files.
+func (c *Config) pages() (key string, err error) {
+	if err := isDirectory(c.Web.Root); err != nil {
+		return "root", err
+	}
+	if c.Web.Worker != "" {
+		return "worker", isFile(c.Web.Worker)
+	}
+	return "", nil
 }
 
 // blamePlace is blame for a value that may be of one of the tables of a list.

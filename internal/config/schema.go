@@ -68,7 +68,8 @@ func webFields(w *Web) fields {
 
 		"trusted_proxies": texts(&w.TrustedProxies, `["10.0.0.0/8", "192.0.2.7"]`, checkProxies),
 		"tls":             certificate(&w.TLS),
-	}.inert("worker", "workers")
+		"worker":          text(&w.Worker, checkPath),
+	}
 }
 
 // queueFields are the keys of [queue.NAME], and, with "auto_create", those of

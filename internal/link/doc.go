@@ -78,6 +78,7 @@
 //	Output        worker, slot, lease, bytes what an attempt printed (lease 0: outside one)
 //	Sync          number                     asks for Synced
 //	Access        lines                      requests of pages, an AccessLine each
+//	Pages         figures                    what the threads of pages do: PageFigures
 //
 // The body of Next's answer is the lease (8 bytes) and the JSON string that the
 // worker's closure gets. The lease is new at every reservation, so (slot, lease)

@@ -50,6 +50,7 @@ const (
 	Sync    Op = 81
 	Synced  Op = 82
 	Access  Op = 83
+	Pages   Op = 84
 
 	Publish     Op = 96
 	Broadcast   Op = 97

@@ -19,6 +19,9 @@ type WebSpec struct {
 	Root    string `json:"root"`    // absolute path of what the web may see
 	Index   string `json:"index"`   // script for every path that is no file
 	Threads int    `json:"threads"` // PHP threads for pages
+	// Worker is the absolute path of the script that each thread runs once for many
+	// requests, in the place of Index; "": classic mode.
+	Worker string `json:"worker,omitempty"`
 	// AccessLog is the absolute path of the file that requests are noted in,
 	// AccessToNode, or "": they are not.
 	AccessLog string `json:"access_log,omitempty"`

@@ -28,12 +28,14 @@ static PHP_MINIT_FUNCTION(pogo) {
   pogo_worker_minit();
 #ifdef POGO_STATIC
   pogo_host_minit(INIT_FUNC_ARGS_PASSTHRU);
+  pogo_web_minit();
 #endif
   return SUCCESS;
 }
 
 static PHP_MSHUTDOWN_FUNCTION(pogo) {
 #ifdef POGO_STATIC
+  pogo_web_mshutdown();
   pogo_host_mshutdown();
 #endif
   pogo_worker_mshutdown();
@@ -50,16 +52,22 @@ static PHP_RINIT_FUNCTION(pogo) {
   return SUCCESS;
 }
 
+void pogo_request_end(void) {
+  pogo_tasks_end();
+  if (POGO_G(link).holds) { /* what this request has reserved and not settled goes back */
+    pogo_link_close(&POGO_G(link));
+  }
+  pogo_link_trim(&POGO_G(link));
+}
+
 static PHP_RSHUTDOWN_FUNCTION(pogo) {
   pogo_tasks_end();
   pogo_worker_rshutdown();
 #ifdef POGO_STATIC
   pogo_host_rshutdown();
+  pogo_web_rshutdown();
 #endif
-  if (POGO_G(link).holds) { /* what this request has reserved and not settled goes back */
-    pogo_link_close(&POGO_G(link));
-  }
-  pogo_link_trim(&POGO_G(link));
+  pogo_request_end();
   return SUCCESS;
 }
 

@@ -53,6 +53,7 @@ ZEND_BEGIN_MODULE_GLOBALS(pogo)
   pogo_link link;
   pogo_worker worker;
   pogo_tasks tasks;
+  bool serving; /* in a request of a worker of pages, from before its beginning to its end */
 ZEND_END_MODULE_GLOBALS(pogo)
 
 ZEND_EXTERN_MODULE_GLOBALS(pogo)
@@ -61,7 +62,11 @@ ZEND_EXTERN_MODULE_GLOBALS(pogo)
 extern zend_module_entry pogo_module_entry;
 extern const zend_function_entry pogo_functions[]; /* functions.c */
 
+/* pogo.c: gives back what a request holds of the node's. It may be called again. */
+void pogo_request_end(void);
+
 /* worker.c */
+void pogo_forget_last_error(void);
 void pogo_worker_minit(void);
 void pogo_worker_mshutdown(void);
 void pogo_worker_rinit(void);
@@ -92,6 +97,13 @@ void pogo_host_minit(INIT_FUNC_ARGS);
 void pogo_host_mshutdown(void);
 void pogo_host_rinit(void);
 void pogo_host_rshutdown(void);
+
+/* web.c: pages */
+void pogo_web_minit(void);
+void pogo_web_mshutdown(void);
+void pogo_web_rshutdown(void);
+/* frankenphp_handle_request in a thread of pages, with FrankenPHP's own. */
+void pogo_web_handle_request(zif_handler frankenphp, INTERNAL_FUNCTION_PARAMETERS);
 #else
 static inline const char *pogo_host_socket(void) { return NULL; }
 #endif

@@ -16,8 +16,6 @@
 #define LEAVE_SECONDS 5    /* what a host gives a script that was told to end */
 #define FATAL (E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR | E_RECOVERABLE_ERROR | E_PARSE)
 
-static zif_handler frankenphp_handler; /* FrankenPHP's own frankenphp_handle_request */
-
 /* ---- why a script ended ---- */
 
 static void forget_thrown(pogo_worker *w) {
@@ -94,7 +92,7 @@ static zend_string *why(pogo_worker *w) {
 
 /* ---- between attempts ---- */
 
-static void forget_last_error(void) {
+void pogo_forget_last_error(void) {
   PG(last_error_type) = 0;
   PG(last_error_lineno) = 0;
   if (PG(last_error_message)) {
@@ -137,7 +135,7 @@ static bool end_attempt(pogo_worker *w) {
   w->lease = 0;
   w->exited = w->escaped = false;
   forget_thrown(w);
-  forget_last_error();
+  pogo_forget_last_error();
   PG(connection_status) = PHP_CONNECTION_NORMAL;
   PG(ignore_user_abort) = 1; /* no user is connected to a job */
   if (SG(request_info).no_headers) { /* a host's: what header() has collected goes nowhere */
@@ -246,14 +244,18 @@ static void handle_request(INTERNAL_FUNCTION_PARAMETERS) {
   RETURN_TRUE;
 }
 
-/* In a host: a job thread's, or FrankenPHP's own. */
+#ifdef POGO_STATIC
+static zif_handler frankenphp_handler; /* FrankenPHP's own frankenphp_handle_request */
+
+/* In a host: a job thread's, or that of pages. */
 static ZEND_NAMED_FUNCTION(handle_request_in_host) {
   if (POGO_G(worker).active) {
     handle_request(INTERNAL_FUNCTION_PARAM_PASSTHRU);
   } else {
-    frankenphp_handler(INTERNAL_FUNCTION_PARAM_PASSTHRU);
+    pogo_web_handle_request(frankenphp_handler, INTERNAL_FUNCTION_PARAM_PASSTHRU);
   }
 }
+#endif
 
 /* On the command line: the worker that the environment names. */
 static ZEND_NAMED_FUNCTION(handle_request_on_command_line) {
@@ -294,7 +296,6 @@ void pogo_worker_minit(void) {
   (void)command_line_functions;
   (void)handle_request_on_command_line;
 #else
-  (void)handle_request_in_host;
   if (!f && !strcmp(sapi_module.name, "cli")) {
     defined_here = zend_register_functions(NULL, command_line_functions, NULL, MODULE_PERSISTENT) == SUCCESS;
   }

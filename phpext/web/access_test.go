@@ -71,7 +71,7 @@ func TestAccessLog(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	})
-	a := NewAccessLog(New(root, "index.php", php), seen.write, discard())
+	a := NewAccessLog(NewWorker(root, "index.php", php), seen.write, discard())
 	srv := httptest.NewServer(a)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // which would ask again
 	get := func(path string) {
@@ -207,7 +207,11 @@ func TestLogFileFollowsItsName(t *testing.T) {
 
 func BenchmarkPage(b *testing.B) {
 	page := runner(func(w http.ResponseWriter, _ *http.Request, _, _ string) { _, _ = io.WriteString(w, "page") })
-	handler := New(b.TempDir(), "index.php", page)
+	root := b.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "index.php"), nil, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	handler := New(root, "index.php", page, discard())
 	for _, log := range []bool{false, true} {
 		b.Run(map[bool]string{false: "log=off", true: "log=on"}[log], func(b *testing.B) {
 			var h http.Handler = handler

@@ -17,10 +17,11 @@ import (
 )
 
 // files serves a public root with these files, through a real server. Links are names
-// that begin with "->".
+// that begin with "->". It has an index script.
 func files(t *testing.T, all map[string]string) (url, root string) {
 	t.Helper()
 	dir := t.TempDir()
+	all["public/index.php"] = "<?php index"
 	for name, content := range all {
 		p := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -37,7 +38,7 @@ func files(t *testing.T, all map[string]string) (url, root string) {
 		}
 	}
 	root = filepath.Join(dir, "public")
-	srv := httptest.NewServer(New(root, "index.php", told{}))
+	srv := httptest.NewServer(New(root, "index.php", told{}, discard()))
 	t.Cleanup(srv.Close)
 	return srv.URL, root
 }
@@ -352,7 +353,7 @@ func BenchmarkFile(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	h := New(root, "index.php", told{})
+	h := New(root, "index.php", told{}, discard())
 	for _, name := range []string{"a.css", "c.css"} {
 		b.Run("compressed="+strconv.FormatBool(name == "c.css"), func(b *testing.B) {
 			r := httptest.NewRequest(http.MethodGet, "/"+name, nil)

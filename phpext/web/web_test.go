@@ -2,10 +2,12 @@ package web
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -18,8 +20,13 @@ func (told) Run(w http.ResponseWriter, r *http.Request, script, pathInfo string)
 
 func site(t *testing.T) http.Handler {
 	t.Helper()
+	return New(siteRoot(t), "index.php", told{}, discard())
+}
+
+func siteRoot(t *testing.T) (root string) {
+	t.Helper()
 	dir := t.TempDir()
-	root := filepath.Join(dir, "public")
+	root = filepath.Join(dir, "public")
 	for name, content := range map[string]string{
 		"secret.txt":               "secret",
 		"storage/a.txt":            "stored",
@@ -52,7 +59,7 @@ func site(t *testing.T) http.Handler {
 	if err := os.Symlink("nowhere", filepath.Join(root, "dangling")); err != nil {
 		t.Fatal(err)
 	}
-	return New(root, "index.php", told{})
+	return root
 }
 
 func TestServe(t *testing.T) {
@@ -99,16 +106,97 @@ func TestServe(t *testing.T) {
 		{"GET", "/%2e%2e/secret.txt", 200, index},
 		{"GET", "/app.css%00.php", 400, "400 bad path\n"},
 	} {
-		r := httptest.NewRequest(tc.method, "http://x/", nil)
-		var err error
-		if r.URL, err = r.URL.Parse("http://x" + tc.path); err != nil {
+		if code, body := served(t, h, tc.method, tc.path); code != tc.code || body != tc.body {
+			t.Errorf("%s %s: %d %q, want %d %q", tc.method, tc.path, code, body, tc.code, tc.body)
+		}
+	}
+}
+
+// served is what h answers.
+func served(t *testing.T, h http.Handler, method, path string) (code int, body string) {
+	t.Helper()
+	r := httptest.NewRequest(method, "http://x/", nil)
+	var err error
+	if r.URL, err = r.URL.Parse("http://x" + path); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code, w.Body.String()
+}
+
+// In worker mode the index stands for all scripts, and need not be there.
+func TestServeWorker(t *testing.T) {
+	root := siteRoot(t)
+	h := NewWorker(root, "app.php", told{})
+	const worker = "/app.php|"
+	for _, tc := range []struct{ path, body string }{
+		{"/", worker},
+		{"/posts/1", worker},
+		{"/app.css", "css"},
+		{"/storage/a.txt", "stored"},
+		{"/app.php", worker},
+		{"/app.php/posts/1", "/app.php|/posts/1"},
+		{"/index.php", worker}, // other scripts are not run
+		{"/index.php/a", worker},
+		{"/admin/tool.php", worker},
+		{"/admin/tool.php/a", worker},
+		{"/admin/app.php/a", worker},
+		{"/dir.php/inner.css", "inner"},
+		{"/old.phtml", worker},
+		{"/.env", worker},
+		{"/.hidden/app.php/x", worker},
+		{"/../secret.txt", worker},
+	} {
+		if code, body := served(t, h, "GET", tc.path); code != 200 || body != tc.body {
+			t.Errorf("%s: %d %q, want %q", tc.path, code, body, tc.body)
+		}
+	}
+}
+
+// Without an index script there are files, scripts by their names, and 404, which is logged
+// once a minute. One that comes to be there is found; one that was there is not looked for
+// again, for PHP may have it in its cache.
+func TestServeWithoutIndex(t *testing.T) {
+	root := siteRoot(t)
+	index := filepath.Join(root, "index.php")
+	if err := os.Rename(index, index+".away"); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	h := New(root, "index.php", told{}, slog.New(slog.NewTextHandler(&log, nil)))
+	const missing = "404 this path is no file, and the application has no index script\n"
+	for _, tc := range []struct {
+		path string
+		code int
+		body string
+	}{
+		{"/", 404, missing},
+		{"/index.php/a", 404, missing},
+		{"/app.css", 200, "css"},
+		{"/admin/tool.php", 200, "/admin/tool.php|"},
+	} {
+		if code, body := served(t, h, "GET", tc.path); code != tc.code || body != tc.body {
+			t.Errorf("%s: %d %q, want %d %q", tc.path, code, body, tc.code, tc.body)
+		}
+	}
+	if n := strings.Count(log.String(), "there is no index script; write it"); n != 1 || !strings.Contains(log.String(), index) {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+	for _, there := range []bool{true, false} {
+		from, to := index+".away", index
+		if !there {
+			from, to = to, from
+		}
+		if err := os.Rename(from, to); err != nil {
 			t.Fatal(err)
 		}
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != tc.code || w.Body.String() != tc.body {
-			t.Errorf("%s %s: %d %q, want %d %q", tc.method, tc.path, w.Code, w.Body, tc.code, tc.body)
+		if code, body := served(t, h, "GET", "/"); code != 200 || body != "/index.php|" {
+			t.Errorf("there %v: %d %q", there, code, body)
 		}
+	}
+	if code, body := served(t, New(root+"/nowhere", "index.php", told{}, discard()), "GET", "/"); code != 404 || body != missing {
+		t.Errorf("without a root: %d %q", code, body)
 	}
 }
 

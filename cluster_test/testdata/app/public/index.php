@@ -6,7 +6,9 @@ declare(strict_types=1);
 header('Content-Type: application/json');
 $path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
 if ($path === '/pid') {
-    exit((string) getmypid());
+    echo getmypid();
+
+    return;
 }
 if ($path === '/signatures') {
     $all = [];
@@ -16,7 +18,9 @@ if ($path === '/signatures') {
             . ($p->isDefaultValueAvailable() ? ' = ' . ($p->getDefaultValue() === null ? 'null' : var_export($p->getDefaultValue(), true)) : ''), $f->getParameters());
         $all[] = $name . '(' . implode(', ', $parameters) . '): ' . $f->getReturnType();
     }
-    exit(json_encode($all, JSON_UNESCAPED_SLASHES));
+    echo json_encode($all, JSON_UNESCAPED_SLASHES);
+
+    return;
 }
 if ($path === '/auth') { // as a framework lets a user into a private channel; nobody is let into one that is called so
     if ($_POST['channel_name'] === 'private-forbidden') {
@@ -28,23 +32,22 @@ if ($path === '/auth') { // as a framework lets a user into a private channel; n
     exit(json_encode(['auth' => $auth, 'channel_data' => '{"user_id":"1"}'])); // the latter is for presence channels
 }
 if ($path !== '/call') {
-    exit(json_encode(['page' => $path]));
+    echo json_encode(['page' => $path]);
+
+    return;
 }
 
-/** An argument that JSON cannot carry comes as {"base64": "..."}, a large one as {"bytes": n}. */
-function argument(mixed $a): mixed
-{
-    return match (true) {
-        isset($a['base64']) => base64_decode($a['base64']),
-        isset($a['bytes']) => str_repeat('x', $a['bytes']),
-        default => $a,
-    };
-}
+// An argument that JSON cannot carry comes as {"base64": "..."}, a large one as {"bytes": n}.
+$argument = static fn (mixed $a): mixed => match (true) {
+    isset($a['base64']) => base64_decode($a['base64']),
+    isset($a['bytes']) => str_repeat('x', $a['bytes']),
+    default => $a,
+};
 
 $replies = [];
 foreach (json_decode(file_get_contents('php://input'), true, 512, JSON_THROW_ON_ERROR) as $call) {
     $f = array_shift($call);
-    $arguments = array_map(argument(...), $call);
+    $arguments = array_map($argument, $call);
     try {
         $replies[] = ['result' => $f(...$arguments)];
     } catch (Throwable $e) {
