@@ -14,8 +14,9 @@ import (
 	"testing"
 )
 
-// hello starts the example application as make run does, without a configuration file.
-func hello(t *testing.T) *site {
+// hello starts the example application as make run does, without a configuration file, and
+// with more variables of the environment.
+func hello(t *testing.T, env ...string) *site {
 	t.Helper()
 	app, err := filepath.Abs("../examples/hello")
 	if err != nil {
@@ -23,7 +24,7 @@ func hello(t *testing.T) *site {
 	}
 	s := newSite(t, app, "")
 	s.args = []string{"serve", "--app", app} // and its data in the working directory
-	s.env = []string{"POGOD_WEB_LISTEN=127.0.0.1:0", "POGOD_ADMIN_LISTEN=127.0.0.1:0"}
+	s.env = append(env, "POGOD_WEB_LISTEN=127.0.0.1:0", "POGOD_ADMIN_LISTEN=127.0.0.1:0")
 	if err := os.Remove(s.config()); err != nil {
 		t.Fatal(err)
 	}
@@ -73,10 +74,20 @@ func (s *site) state(t *testing.T) shown {
 }
 
 // TestE2EHello pushes each kind of job of the example, and sees them move: in the page's
-// JSON, in pogod status, and in a browser.
+// JSON, in pogod status, and in a browser. The page runs in both modes.
 func TestE2EHello(t *testing.T) {
 	t.Parallel()
-	s := hello(t)
+	t.Run("classic", func(t *testing.T) {
+		t.Parallel()
+		testHello(t, hello(t), "classic")
+	})
+	t.Run("worker", func(t *testing.T) {
+		t.Parallel()
+		testHello(t, hello(t, "POGOD_WEB_WORKER=worker.php"), "worker")
+	})
+}
+
+func testHello(t *testing.T, s *site, mode string) {
 	if code, body := s.page(t, "/"); code != 200 || !strings.HasPrefix(body, "<!doctype html>") {
 		t.Errorf("%d %.200s", code, body)
 	}
@@ -104,6 +115,9 @@ func TestE2EHello(t *testing.T) {
 	eventually(t, "one failed", func() bool { return len(s.state(t).Failed) == 1 })
 	if f := s.state(t).Failed[0]; f.ID != failing || f.Attempts != 3 || !strings.Contains(f.Reason, "attempt 3 failed, as it was asked to") {
 		t.Errorf("%+v", f)
+	}
+	if web := s.document(t).Web; web.Mode != mode {
+		t.Errorf("%+v, want mode %s", web, mode)
 	}
 	t.Run("status", func(t *testing.T) { testStatusCommand(t, s) })
 	t.Run("command line", func(t *testing.T) { testDefaultSocket(t, s) })
