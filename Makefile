@@ -122,3 +122,8 @@ bench-php: build ## pushes, job cycles, dispatches and events from PHP, beside t
 	$(GO_PHP) test -c -tags $(TAGS) -o bin/bench.test ./cluster_test
 	cd cluster_test && POGOD_BIN=$(CURDIR)/bin/pogod ../scripts/rounds.sh $(ROUNDS) ../bin/bench.test | tee ../bin/bench-php-$(VERSION).txt
 	"$$(scripts/tool.sh benchstat)" bin/bench-php-$(VERSION).txt
+
+.PHONY: bench-web
+bench-web: build ## pages beside the bare FrankenPHP library, in both modes, in interleaved rounds (ROUNDS=5)
+	$(GO_PHP) build -tags $(TAGS) -o bin/webbench ./phpext/webbench
+	bin/webbench -rounds $(ROUNDS) 2>/dev/null

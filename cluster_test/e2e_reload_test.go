@@ -245,6 +245,8 @@ func deploy(t *testing.T, dir, name string) {
 	t.Helper()
 	for path, text := range map[string]string{
 		"public/index.php": "<?php if ($_SERVER['REQUEST_URI'] === '/push') exit(pogo_queue_push('d', 'x')); echo '" + name + " ', basename(dirname(getcwd()));",
+		"web.php": "<?php while (frankenphp_handle_request(function () { echo $_SERVER['REQUEST_URI'] === '/push' ? pogo_queue_push('d', 'x') : '" + name +
+			" ' . basename(getcwd()); })) {}\n",
 		"public/style.css": name,
 		"worker.php": "<?php while (frankenphp_handle_request(function (string $m) { $j = json_decode($m, true); " +
 			"file_put_contents(getenv('E2E_RECORD') . '/release', '" + name + "' . \"\\n\", FILE_APPEND); pogo_queue_ack($j['queue'], $j['id']); })) {}\n",
@@ -260,9 +262,18 @@ func deploy(t *testing.T, dir, name string) {
 }
 
 // TestE2EDeploy switches a symlink to another release: by SIGHUP the new one is served,
-// pages, files and jobs.
+// pages in both modes, files and jobs.
 func TestE2EDeploy(t *testing.T) {
 	t.Parallel()
+	for mode, keys := range map[string]string{"classic": "", "worker": "worker = \"web.php\"\n"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			testDeploy(t, keys)
+		})
+	}
+}
+
+func testDeploy(t *testing.T, webKeys string) {
 	dir := t.TempDir()
 	deploy(t, dir, "r1")
 	deploy(t, dir, "r2")
@@ -271,6 +282,7 @@ func TestE2EDeploy(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSite(t, current, "[[worker]]\nname = \"d\"\nqueues = [\"d\"]\nscript = \"worker.php\"\nthreads = 1\n")
+	s.rewrite(t, "[web]\n", "[web]\n"+webKeys)
 	s.serve(t)
 	served := func(name string) bool {
 		_, page := s.page(t, "/")

@@ -61,7 +61,10 @@ func (s *site) starts(t *testing.T) (begun, ended int) {
 }
 
 // served is what /served says.
-type served struct{ PID, Served int }
+type served struct {
+	PID, Served int
+	Ignores     int // what ignore_user_abort is
+}
 
 func (s *site) served(t *testing.T) served {
 	t.Helper()
@@ -135,6 +138,9 @@ func TestE2EWebWorkerLeaksNothing(t *testing.T) {
 			t.Errorf("after %d: %s\nwant %s", i+1, got, want)
 		}
 	}
+	if got := worker.served(t); got.Ignores != 1 {
+		t.Errorf("ignore_user_abort is %d in the next request", got.Ignores)
+	}
 	upload := strings.Replace(form(t), "POST /in", "POST /upload", 1)
 	_, body, _ := strings.Cut(worker.raw(t, upload), "\r\n\r\n")
 	var files []any
@@ -174,7 +180,7 @@ func TestE2EWebWorkerEndsRequests(t *testing.T) {
 			return p.Cancelled == uint64(i+1) && p.Running == 0
 		})
 	}
-	if now := s.served(t); now != (served{before.PID, before.Served + 4}) {
+	if now := s.served(t); now != (served{before.PID, before.Served + 4, 1}) {
 		t.Errorf("%+v, before %+v: not one script", now, before)
 	}
 }
@@ -213,7 +219,7 @@ func TestE2EWebWorkerCrashes(t *testing.T) {
 		if want := map[string]int{"/busy": 500}[path]; want != 0 && code != want {
 			t.Errorf("%s: %d", path, code)
 		}
-		if got := s.served(t); got != (served{pid, 1}) { // only one thread is free
+		if got := s.served(t); got != (served{pid, 1, 1}) { // only one thread is free
 			t.Errorf("behind %s: %+v", path, got)
 		}
 		if now, _ := s.starts(t); now != begun+i+1 {

@@ -285,7 +285,7 @@ func (h *host) nudge(slot int, lease uint64) {
 // pages serves the web until Drain or Retire, and then until its last request has ended.
 // cert is nil without TLS, worker in classic mode.
 func (h *host) pages(ln net.Listener, cert *certificate.Certificate, worker *webWorker) {
-	run := newPages(h.spec.Web, worker, h.log)
+	run := newPages(h.spec.Web, worker, len(h.spec.Jobs) > 0, h.log)
 	var telling sync.WaitGroup
 	gone := make(chan struct{})
 	telling.Go(func() { h.tellFigures(run, gone) }) // ended below

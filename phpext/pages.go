@@ -18,9 +18,14 @@ import (
 	"pogod/internal/link"
 )
 
-// pages runs the scripts of pages: a web.Runner. It keeps pages to their own
-// number of threads, for in one host with job threads FrankenPHP would give them
-// those of a script that is just starting again.
+// insidePerThread is how many requests are let in for each thread: one that it answers, and
+// the rest so that it finds the next without waiting for anybody.
+const insidePerThread = 4
+
+// pages runs the scripts of pages: a web.Runner. It lets in a few requests for each thread;
+// those that wait to be let in leave when their clients do. Beside job threads it lets in
+// as many as there are threads: FrankenPHP would give more those of a job's script that is
+// just starting again.
 type pages struct {
 	root   string
 	index  string
@@ -30,20 +35,30 @@ type pages struct {
 
 	messages *slog.Logger // PHP's
 
-	free     chan struct{} // a place for each thread
-	waiting  atomic.Int64  // requests that wait for one
+	threads  int
+	inside   chan struct{} // holds one for each request that was let in
+	waiting  atomic.Int64  // requests that wait to be
 	requests atomic.Uint64
 }
 
-func newPages(spec *link.WebSpec, worker *webWorker, log *slog.Logger) *pages {
-	p := &pages{root: spec.Root, index: path.Clean("/" + spec.Index), worker: worker, log: log, messages: slog.New(pageMessages), free: make(chan struct{}, spec.Threads)}
+func newPages(spec *link.WebSpec, worker *webWorker, besideJobs bool, log *slog.Logger) *pages {
+	places := insidePerThread * spec.Threads
+	if besideJobs {
+		places = spec.Threads
+	}
+	p := &pages{
+		root: spec.Root, index: path.Clean("/" + spec.Index), worker: worker, log: log, messages: slog.New(pageMessages),
+		threads: spec.Threads, inside: make(chan struct{}, places),
+	}
 	p.env = p.named(p.index, "")
 	return p
 }
 
 // figures is what the pages do now.
 func (p *pages) figures() link.PageFigures {
-	f := link.PageFigures{Requests: p.requests.Load(), Busy: len(p.free), Waiting: int(p.waiting.Load()), Ready: cap(p.free)}
+	inside := len(p.inside)
+	busy := min(inside, p.threads)
+	f := link.PageFigures{Requests: p.requests.Load(), Busy: busy, Waiting: int(p.waiting.Load()) + inside - busy, Ready: p.threads}
 	if p.worker != nil {
 		p.worker.figures(&f)
 	}
@@ -55,7 +70,7 @@ func (p *pages) Run(w http.ResponseWriter, r *http.Request, script, pathInfo str
 	if !p.enter(w, r) {
 		return
 	}
-	defer func() { <-p.free }()
+	defer func() { <-p.inside }()
 	p.requests.Add(1)
 	opts, err := p.options(script, pathInfo)
 	if err != nil { // a name with bytes over 127, in which .php is not at the end alone
@@ -91,8 +106,8 @@ var pageMessages = &lines{to: os.Stderr, least: slog.LevelInfo}
 // nobody is the Server header of an answer: there is none.
 var nobody = []string{}
 
-// enter waits for a thread as long as the client does. Without one that could ever come
-// free it answers 503; false: there is nothing more to do.
+// enter waits to be let in as long as the client does. Without a thread that could ever
+// answer it says 503; false: there is nothing more to do.
 func (p *pages) enter(w http.ResponseWriter, r *http.Request) bool {
 	var down <-chan struct{}
 	if p.worker != nil {
@@ -105,14 +120,14 @@ func (p *pages) enter(w http.ResponseWriter, r *http.Request) bool {
 		}
 	}
 	select {
-	case p.free <- struct{}{}:
+	case p.inside <- struct{}{}:
 		return true
 	default:
 	}
 	p.waiting.Add(1)
 	defer p.waiting.Add(-1)
 	select {
-	case p.free <- struct{}{}:
+	case p.inside <- struct{}{}:
 		return true
 	case <-down:
 		unavailable(w)

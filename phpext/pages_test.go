@@ -3,6 +3,7 @@
 package phpext
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pogod/internal/link"
 )
@@ -162,6 +164,77 @@ func TestDrainWaitsForPages(t *testing.T) {
 	}
 	if err := h.wait(t); err != nil {
 		t.Error(err)
+	}
+}
+
+// A request that waits leaves with its client: no script runs for it.
+func TestPageWaitsAsLongAsItsClient(t *testing.T) {
+	n := newNode(t)
+	asked := make(chan *link.Conn, insidePerThread+1)
+	n.onFrame(func(c *link.Conn, op link.Op, _ *link.Fields) (bool, error) {
+		if op == link.Push {
+			asked <- c
+			return true, nil
+		}
+		return false, nil
+	})
+	h := startSite(t, n, 1)
+	answered := make(chan string, insidePerThread+1)
+	ask := func(ctx context.Context) {
+		go func() { // ended by the answer, or by ctx
+			r, _ := http.NewRequestWithContext(ctx, http.MethodGet, h.url+"/?do=push", nil)
+			res, err := http.DefaultClient.Do(r)
+			if err != nil {
+				answered <- "left"
+				return
+			}
+			defer func() { _ = res.Body.Close() }()
+			b, _ := io.ReadAll(res.Body)
+			answered <- string(b)
+		}()
+	}
+	ask(t.Context())
+	first := receive(t, "the first push", asked)
+	for range insidePerThread - 1 {
+		ask(t.Context())
+	}
+	in := link.PageFigures{Requests: insidePerThread, Busy: 1, Waiting: insidePerThread - 1, Ready: 1}
+	n.awaitPages(t, in)
+	ctx, leave := context.WithCancel(t.Context())
+	ask(ctx)
+	one := in
+	one.Waiting++
+	n.awaitPages(t, one)
+	leave()
+	if got := receive(t, "the client's end", answered); got != "left" {
+		t.Error(got)
+	}
+	n.awaitPages(t, in)
+	_ = first.Answer(1, []byte("a page"))
+	for range insidePerThread - 1 {
+		_ = receive(t, "another push", asked).Answer(1, []byte("a page"))
+	}
+	for range insidePerThread {
+		if got := receive(t, "an answer", answered); got != "a page" {
+			t.Error(got)
+		}
+	}
+	n.awaitPages(t, link.PageFigures{Requests: insidePerThread, Ready: 1})
+}
+
+// awaitPages waits until the node knows that of the pages.
+func (n *node) awaitPages(t testing.TB, want link.PageFigures) {
+	t.Helper()
+	for late := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		n.mu.Lock()
+		now := n.pages
+		n.mu.Unlock()
+		if now == want {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("the node knows %+v, not %+v", now, want)
+		}
 	}
 }
 

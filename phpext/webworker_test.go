@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"pogod/internal/link"
 )
@@ -52,17 +51,7 @@ func TestWebWorkerBesideJobs(t *testing.T) {
 		}
 	}
 	all.Wait()
-	for late := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		n.mu.Lock()
-		now := n.pages
-		n.mu.Unlock()
-		if now == (link.PageFigures{Requests: 150, Ready: 2}) {
-			break
-		}
-		if time.Now().After(late) {
-			t.Fatalf("the node knows %+v", now)
-		}
-	}
+	n.awaitPages(t, link.PageFigures{Requests: 150, Ready: 2})
 	n.drain()
 	if err := h.wait(t); err != nil {
 		t.Error(err)

@@ -135,10 +135,14 @@ func pathInfo(p, script string) string {
 
 // isScript tells whether name is run when a path names it.
 func (h *Handler) isScript(name string) bool {
-	if h.worker {
-		return name == h.index
+	switch {
+	case name != h.index:
+		return !h.worker && h.regular(name)
+	case h.worker || h.seen.Load():
+		return true
 	}
-	return h.regular(name)
+	h.seen.Store(h.regular(name))
+	return h.seen.Load()
 }
 
 // regular tells whether name is a regular file, or leads to one by symbolic links.

@@ -56,7 +56,7 @@ function page(): void
             @trigger_error('dirty', E_USER_WARNING);
             break;
         case '/served':
-            $json(['pid' => getmypid(), 'served' => $served]);
+            $json(['pid' => getmypid(), 'served' => $served, 'ignores' => ignore_user_abort()]);
             break;
         case '/status':
             http_response_code((int) $_GET['code']);
