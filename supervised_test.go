@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,12 +47,14 @@ func TestHangingStateMachineIsNotAlive(t *testing.T) { // not parallel: it chang
 	if !heard(20 * time.Second) {
 		t.Fatal("no word of a node that is alive")
 	}
-	held, release := make(chan struct{}), make(chan struct{})
+	held, let := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(let) })
+	t.Cleanup(release) // before the node is closed
 	done := make(chan error, 1)
 	go func() { // ended by release
 		done <- n.group.FSM.Inspect(func(*queue.State, *storage.Tx) error {
 			close(held)
-			<-release
+			<-let
 			return nil
 		})
 	}()
@@ -61,7 +64,7 @@ func TestHangingStateMachineIsNotAlive(t *testing.T) { // not parallel: it chang
 			t.Fatal("a node whose state machine hangs says that it is alive")
 		}
 	}
-	close(release)
+	release()
 	if err := <-done; err != nil || !heard(20*time.Second) {
 		t.Error("no word of a node that is alive again", err)
 	}

@@ -144,7 +144,9 @@ func TestE2EReconfigureLive(t *testing.T) {
 	job := s.pushByCommand(t, "hang", fmt.Sprintf(`{"*":[["curl", %d]]}`, silent(t)))
 	old := s.await(t, "hang", job, "start", 1).PID
 	eventually(t, "the stuck host is killed", func() bool { return !runs(old) })
-	eventually(t, "its end is logged", func() bool { return strings.Contains(s.log(t), "by the node: an attempt was stuck") })
+	eventually(t, "its end is known", func() bool {
+		return strings.Contains(s.document(t).host(t, "jobs").LastExit, "by the node: an attempt was stuck")
+	})
 }
 
 // pushByCommand pushes a plan by the command line, for a site whose pages are its own.
