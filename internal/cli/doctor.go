@@ -38,7 +38,7 @@ Run it as the user that the node runs as.`,
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			opts := doctor.Options{Config: orDefault(o), Version: p.Version, HasPHP: p.HasPHP, Get: func(ctx context.Context, address, path string) ([]byte, error) {
-				return ask(ctx, &url.URL{Scheme: "http", Host: address}, http.MethodGet, path, "")
+				return ask(ctx, &target{URL: &url.URL{Scheme: "http", Host: address}, token: os.Getenv(tokenEnv)}, http.MethodGet, path, "")
 			}}
 			if p.HasPHP && p.PHP != nil {
 				opts.PHP = p.runPHP
