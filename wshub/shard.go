@@ -80,9 +80,9 @@ func newShard(h *Hub, index int) (*shard, error) {
 // add takes a socket and greets it; leftover is what its client has sent already. It closes
 // it when the hub has closed or the client has gone.
 func (s *shard) add(c *conn, leftover []byte) {
+	s.hub.connections.Add(1) // before its client knows
 	c.write(s.hub.greeting(c.socketID()))
 	c.consume(leftover) // the reader does not know the socket yet: this is its reader
-	s.hub.connections.Add(1)
 	if c.gone || !s.meet(c) {
 		s.remove(c)
 	}
