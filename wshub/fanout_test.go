@@ -64,6 +64,20 @@ func TestFanOut(t *testing.T) {
 	}
 }
 
+// An event that is published when the client knows that it has subscribed reaches it.
+func TestSubscribedAtOnce(t *testing.T) {
+	t.Parallel()
+	h, addr := newHub(t, Config{})
+	c := connect(t, addr)
+	for i := range 1000 {
+		channel := fmt.Sprint("c", i)
+		c.join(channel)
+		must(t, publish(h, channel, "1"))
+		c.expect("the event", c.next(), event{"e", channel, "1"})
+		c.send(`{"event":"pusher:unsubscribe","data":{"channel":"` + channel + `"}}`)
+	}
+}
+
 // Who an event excepts gets all others, also those of one batch.
 func TestExcept(t *testing.T) {
 	t.Parallel()

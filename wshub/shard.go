@@ -203,7 +203,6 @@ func (s *shard) subscribe(c *conn, name string) bool {
 	c.channels = append(c.channels, sub)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.write(succeeded) // under the lock: no event of the channel is before it
 	r := s.rosters[sub.channel]
 	if r == nil {
 		r = &roster{}
@@ -212,6 +211,9 @@ func (s *shard) subscribe(c *conn, name string) bool {
 	}
 	sub.at = len(r.members)
 	r.members = append(r.members, sub)
+	// The client may have the next event published as soon as it reads this: it is on the list
+	// before. No event overtakes the answer: put waits for the lock.
+	c.write(succeeded)
 	return true
 }
 
