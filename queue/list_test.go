@@ -31,7 +31,7 @@ func (l lister) list(state queue.JobState, after queue.Position, limit int, want
 func (l lister) all(state queue.JobState, limit int, want string) {
 	l.t.Helper()
 	got := ""
-	for after := (queue.Position{}); ; {
+	for after := (queue.Position{}); len(got) <= len(want); {
 		jobs, next, err := l.c.List(l.t.Context(), "q", state, after, limit)
 		if err != nil || len(jobs) > limit {
 			l.t.Fatal(len(jobs), err)

@@ -242,7 +242,7 @@ func TestFailures(t *testing.T) {
 	waits("2001:db8::ffff:2", failureSpan) // the same network
 	waits("2001:db8:0:1::1", 0)
 	// What is remembered is bounded, and who fails most lately stays.
-	for i := range 3 * maxAddresses {
+	for i := range maxAddresses + 100 {
 		at = at.Add(time.Millisecond)
 		f.add(net.IPv4(10, byte(i>>16), byte(i>>8), byte(i)), at)
 	}

@@ -171,7 +171,11 @@ func TestQueueCompletion(t *testing.T) {
 		{"queue peek mail --state |", "delayed ready reserved suspect"},
 	} {
 		before, typed, _ := strings.Cut(c.args, "|")
+		begin := time.Now()
 		code, out, errs := run(Deps{}, append(append([]string{"__completeNoDesc"}, strings.Fields(before)...), typed)...)
+		if waited := time.Since(begin); waited >= askTimeout { // as long as commands wait
+			t.Errorf("%s took %s", c.args, waited)
+		}
 		lines := strings.Split(strings.TrimSpace(out), "\n")
 		got := strings.Join(lines[:len(lines)-1], " ")
 		if strings.Contains(c.args, "--state") {
