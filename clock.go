@@ -66,7 +66,7 @@ func (n *node) clock() admin.Clock {
 
 // definitionsDoc says whose definitions of the queues are in force.
 func (n *node) definitionsDoc() admin.Definitions {
-	own := definitions(n.cfg)
+	own := definitions(n.now.Load())
 	_, hash := own.Encode()
 	return admin.Definitions{Hash: n.group.FSM.DefinitionsHash(), Own: hash, Differ: n.leader.Differs()}
 }
