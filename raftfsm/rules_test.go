@@ -186,9 +186,11 @@ func TestOpenReturnsTheMetaOfTheReadTransaction(t *testing.T) {
 		t.Error("in memory it is at", to.fsm.Applied(), to.fsm.confIdx)
 	}
 	// Ahead of its meta: the entries between would be skipped on the receiver.
-	meta.Index, meta.Term = 4, 1
-	if _, err := newAlone(t, t.TempDir()).install(meta, p); !errors.Is(err, ErrForeignStream) {
-		t.Error("a stream that is ahead of its meta:", err)
+	for _, named := range []position{{4, 2}, {5, 1}} {
+		meta.Index, meta.Term = named.index, named.term
+		if _, err := newAlone(t, t.TempDir()).install(meta, p); !errors.Is(err, ErrForeignStream) {
+			t.Errorf("a stream that is ahead of its meta, %+v: %v", named, err)
+		}
 	}
 }
 
@@ -440,7 +442,7 @@ func TestTheLogIsMonotonic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	defer func() { _ = s.close() }()
 	cache, err := raft.NewLogCache(64, s)
 	if err != nil {
 		t.Fatal(err)
@@ -494,7 +496,7 @@ func TestTheFileThatIsFetchedReachesTheLog(t *testing.T) {
 	if g.log, err = openLog(t.TempDir(), defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log")); err != nil {
 		t.Fatal(err)
 	}
-	defer g.log.close()
+	defer func() { _ = g.log.close() }()
 	for i := uint64(10); i <= 20; i++ {
 		if err := g.log.StoreLog(&raft.Log{Index: i, Term: 1 + i/16}); err != nil {
 			t.Fatal(err)
@@ -514,6 +516,49 @@ func TestTheFileThatIsFetchedReachesTheLog(t *testing.T) {
 	}
 }
 
+// raft-wal takes a damaged last entry for a write that was cut off, and forgets it. It was
+// not: a log that was closed well ends where it did.
+func TestTheEndOfTheLogIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	reopen := func() (*logStore, error) {
+		t.Helper()
+		s, err := openLog(dir, defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, s.check(0)
+	}
+	s, err := reopen()
+	for i := uint64(1); i <= 5 && err == nil; i++ {
+		err = s.StoreLog(&raft.Log{Index: i, Term: 1, Data: bytes.Repeat([]byte{'a' + byte(i)}, 50)})
+	}
+	if err = errors.Join(err, s.close()); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := filepath.Glob(filepath.Join(dir, "*.wal"))
+	if err != nil || len(segments) != 1 {
+		t.Fatal(segments, err)
+	}
+	b, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[bytes.Index(b, []byte("ffffff"))] ^= 1
+	if err := os.WriteFile(segments[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a second start finds it, too
+		s, err := reopen()
+		if _, last, _ := s.indexes(); last != 4 || !errors.Is(err, ErrLogDamaged) {
+			t.Errorf("it ends at %d: %v", last, err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Whom a node has voted for is not forgotten by a flipped bit.
 func TestTermAndVoteHaveASum(t *testing.T) {
 	t.Parallel()
@@ -521,7 +566,7 @@ func TestTermAndVoteHaveASum(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	defer func() { _ = s.close() }()
 	vote := []byte("LastVoteCand")
 	if err := errors.Join(s.SetUint64(currentTerm, 77), s.Set(vote, []byte("0123456789abcdef"))); err != nil {
 		t.Fatal(err)

@@ -276,6 +276,7 @@ func TestTheScrubberFindsAFlip(t *testing.T) {
 	if err := n.dir.Close(); err != nil {
 		t.Fatal(err)
 	}
+	flipIn(t, dir, []byte("` payload to be found")) // back: it may have been the disk's mood
 	if _, err := tryStart(t, dir); err == nil || !strings.Contains(err.Error(), "restore the whole directory") {
 		t.Error(err)
 	}

@@ -57,7 +57,7 @@ func (c *Copy) WriteTo(w io.Writer) (int64, error) {
 
 // Close ends the copy. It is idempotent.
 func (c *Copy) Close() error {
-	if err := c.tx.Rollback(); err != nil && !errors.Is(err, bolt.ErrTxClosed) {
+	if err := c.tx.Rollback(); err != nil && !errors.Is(err, bolterrors.ErrTxClosed) {
 		return err
 	}
 	return nil

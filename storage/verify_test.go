@@ -189,22 +189,29 @@ func TestGuard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, branches := os.Getpagesize(), 0
-	for at := 2 * page; at < len(raw); at += page {
-		if binary.LittleEndian.Uint16(raw[at+8:]) == branchFlag {
-			raw[at+pageHeader+8+4]++ // the first child's page is 2^32 further on
-			branches++
+	page := os.Getpagesize()
+	spoil := func(what string, kind uint16, change func(page []byte)) {
+		t.Helper()
+		b, n := bytes.Clone(raw), 0
+		for at := 2 * page; at < len(b); at += page {
+			if flags(b[at:]) == kind {
+				change(b[at:])
+				n++
+			}
+		}
+		if n == 0 {
+			t.Fatal("the file has no page of that kind")
+		}
+		to := filepath.Join(t.TempDir(), "g") // the one before may be open still
+		if err := os.WriteFile(to, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := content(to); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if branches == 0 {
-		t.Fatal("the file has no branch")
-	}
-	if err := os.WriteFile(path, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := content(path); !errors.Is(err, ErrCorrupt) {
-		t.Error("a page that is not there:", err)
-	}
+	spoil("a page that is not there", branchFlag, func(p []byte) { p[pageHeader+8+4]++ }) // the first child's is 2^32 further on
+	spoil("a page of no kind, of which bbolt says so", leafFlag, func(p []byte) { p[8] = 0x40 })
 	defer func() {
 		if p := recover(); p != "mine" {
 			t.Error(p)
