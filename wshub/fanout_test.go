@@ -78,6 +78,42 @@ func TestSubscribedAtOnce(t *testing.T) {
 	}
 }
 
+// What gathers while the shard writes comes in order, also when it fills several batches.
+func TestBatches(t *testing.T) {
+	t.Parallel()
+	h, addr := newHub(t, Config{})
+	c := connect(t, addr)
+	c.join("a")
+	var s *shard
+	var held *conn
+	for _, one := range h.shards {
+		for _, c := range one.all() {
+			s, held = one, c
+		}
+	}
+	const n = 400
+	held.mu.Lock() // the shard comes no further than the first batch
+	for i := range n {
+		must(t, publish(h, "a", fmt.Sprintf(`"%d %s"`, i, strings.Repeat("x", 1000))))
+	}
+	s.mu.Lock()
+	var batches int
+	for _, r := range s.rosters {
+		batches += len(r.batches)
+	}
+	s.mu.Unlock()
+	held.mu.Unlock()
+	if batches < 3 {
+		t.Fatalf("%d batches", batches)
+	}
+	for i := range n {
+		if e := c.next(); !strings.HasPrefix(e.Data, fmt.Sprintf(`"%d x`, i)) {
+			t.Fatalf("%.40v, where %d was due", e, i)
+		}
+	}
+	eventually(t, "nothing is queued", func() bool { return h.queued.Load() == 0 })
+}
+
 // Who an event excepts gets all others, also those of one batch.
 func TestExcept(t *testing.T) {
 	t.Parallel()
