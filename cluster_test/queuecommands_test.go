@@ -171,7 +171,7 @@ func TestQueueCommands(t *testing.T) {
 	if out := n.done("retry", queueNow, "--all"); out != "3 failed jobs retried" {
 		t.Error(out)
 	}
-	for _, text := range []string{"job 2", "job 1", "job 0"} {
+	for _, text := range []string{"job 0", "job 1", "job 2"} { // the oldest first
 		worker.failNext(text, "because of "+text)
 	}
 	if out := n.done("purge", queueNow); out != "3 failed jobs deleted" {

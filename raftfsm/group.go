@@ -86,6 +86,9 @@ func Open(ctx context.Context, cfg Config) (*Group, error) {
 	if err := g.open(ctx); err != nil {
 		return nil, errors.Join(g.advise(err), g.closeFiles())
 	}
+	if err := g.log.opened(); err != nil {
+		return nil, errors.Join(g.advise(err), g.closeFiles())
+	}
 	if err := g.start(); err != nil {
 		return nil, errors.Join(g.advise(err), g.closeFiles())
 	}

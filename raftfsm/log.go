@@ -35,7 +35,7 @@ type logStore struct {
 	*wal.WAL
 	meta *metadb.BoltMetaDB // ours to close: WAL.Close leaves it locked
 
-	checked bool         // check found nothing wrong
+	checked bool         // check found nothing wrong, and the log is open
 	limit   int64        // bytes since the last snapshot that ask for the next one
 	bytes   atomic.Int64 // appended since the last snapshot
 	entries atomic.Int64
@@ -181,6 +181,12 @@ func (s *logStore) check(after uint64) error {
 	if s.bytes.Load() > s.limit {
 		s.full <- struct{}{} // has room: nobody else knows the log yet
 	}
+	return nil
+}
+
+// opened notes that the log, which check has read, may grow from now on. A start that is
+// refused before changes nothing.
+func (s *logStore) opened() error {
 	s.checked = true
 	return s.put(endKey, number(0))
 }

@@ -527,7 +527,10 @@ func TestTheEndOfTheLogIsNotForgotten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s, s.check(0)
+		if err := s.check(0); err != nil {
+			return s, err
+		}
+		return s, s.opened()
 	}
 	s, err := reopen()
 	for i := uint64(1); i <= 5 && err == nil; i++ {
