@@ -274,6 +274,9 @@ func TestTimeThatIsAheadIsSetBackByWhoLeads(t *testing.T) {
 		if _, err := m.queue.Push(t.Context(), "q", []byte("behind it"), 0); err != nil {
 			t.Fatal(err)
 		}
+		if err := m.group.FSM.WaitApplied(t.Context(), c.leading().group.FSM.Applied()); err != nil {
+			t.Fatal(err)
+		}
 		if off := time.Since(m.now()); off < -grain || off > patience {
 			t.Errorf("time is %s behind the clocks", off)
 		}

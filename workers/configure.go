@@ -105,19 +105,20 @@ func (h *Hosts) Configure(ctx context.Context, hosts []Host) error {
 		}
 	}
 	h.takeLocked(hosts)
+	target := h.askReloadLocked(hosts) // at once: a host that is new is not started yet, and not twice
 	h.mu.Unlock()
-	err := h.reloaded(ctx, h.askReload(hosts))
+	err := h.reloaded(ctx, target)
 	h.mu.Lock()
 	if err != nil {
 		hosts = before
 		h.takeLocked(before)
 	}
 	leaving := h.dropLocked(hosts)
+	if err != nil {
+		h.askReloadLocked(nil) // of some the new process has taken over
+	}
 	h.mu.Unlock()
 	h.dismiss(link.Retire, leaving)
-	if err != nil {
-		h.askReload(nil) // of some the new process has taken over
-	}
 	return err
 }
 

@@ -53,6 +53,11 @@ func TestConfigureHosts(t *testing.T) {
 	b.log.await(t, "paths "+app+" "+app+"/public "+app+"/worker")
 	b.awaitNames("jobs ready", "tasks ready")
 	second := b.hosts.Status()
+	b.hosts.mu.Lock()
+	if n := b.hosts.hosts[1].started; n != 1 {
+		t.Errorf("the new host was started %d times", n)
+	}
+	b.hosts.mu.Unlock()
 	if second[0].PID == first.PID || second[0].Restarts != 0 || second[1].Restarts != 0 || b.hosts.NotReady() != "" {
 		t.Errorf("%+v, first %+v", second, first)
 	}
@@ -120,7 +125,7 @@ func TestConfigureThatFails(t *testing.T) {
 	}
 	b.awaitNames("jobs ready")
 	err := b.hosts.Configure(t.Context(), b.specs(bad, file, "tasks"))
-	if !errors.Is(err, ErrReload) || !strings.Contains(err.Error(), "PHP host jobs ended before it was ready (exit code 3)") {
+	if !errors.Is(err, ErrReload) || !strings.Contains(err.Error(), "PHP host jobs ended before it was ready (exit code 3: the worker is broken)") {
 		t.Error(err)
 	}
 	b.awaitNames("jobs ready")

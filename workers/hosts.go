@@ -441,14 +441,18 @@ func (h *Hosts) Demand(name string) {
 // is asked for while a reload has not begun yet is one reload. Errors wrap ErrReload:
 // where a new process did not become ready, the old one goes on.
 func (h *Hosts) Reload(ctx context.Context) error {
-	return h.reloaded(ctx, h.askReload(nil))
+	return h.reloaded(ctx, h.askReload())
 }
 
-// askReload asks for a reload of the hosts that are named, nil of all, and returns the
-// generations that have it.
-func (h *Hosts) askReload(named []Host) map[*host]uint64 {
+// askReload asks for a reload of all hosts, and returns the generations that have it.
+func (h *Hosts) askReload() map[*host]uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.askReloadLocked(nil)
+}
+
+// askReloadLocked is askReload of the hosts that are named, nil of all. mu is held.
+func (h *Hosts) askReloadLocked(named []Host) map[*host]uint64 {
 	target := make(map[*host]uint64, len(h.hosts))
 	for _, x := range h.hosts {
 		if x.gone || named != nil && !names(named, x) {

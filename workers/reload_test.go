@@ -207,7 +207,7 @@ func TestReloadsCoalesce(t *testing.T) {
 	pids[b.hosts.Status()[1].PID] = true
 	var more []map[*host]uint64
 	for range 5 {
-		more = append(more, b.hosts.askReload(nil))
+		more = append(more, b.hosts.askReload())
 	}
 	touch(t, addr)
 	if err := getError(t, first); err != nil {
@@ -220,7 +220,7 @@ func TestReloadsCoalesce(t *testing.T) {
 		}
 	}
 	pids[b.lives(hostReady)[0].PID] = true
-	if started := b.hosts.askReload(nil)[b.hosts.hosts[0]] - 1; len(pids) != 3 || started != 3 {
+	if started := b.hosts.askReload()[b.hosts.hosts[0]] - 1; len(pids) != 3 || started != 3 {
 		t.Errorf("%d processes, generation %d; six reloads are to make two", len(pids), started)
 	}
 }
