@@ -92,15 +92,23 @@ func startBench(b *testing.B, settings ...string) *benchSite {
 // push has the pages push n jobs on each of threads threads and returns what each took.
 func (s *benchSite) push(b *testing.B, threads, n int, queue string) []int {
 	b.Helper()
+	return onThreads(b, threads, func() (took []int, err error) {
+		r, err := http.Get(fmt.Sprintf("http://%s/?n=%d&q=%s", s.web, n, queue))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = r.Body.Close() }()
+		return took, json.NewDecoder(r.Body).Decode(&took)
+	})
+}
+
+// onThreads asks for a page on each of threads threads and returns what all of them took.
+func onThreads(b *testing.B, threads int, page func() ([]int, error)) []int {
+	b.Helper()
 	all := make(chan []int, threads)
 	for range threads {
 		go func() { // ended by the page
-			var took []int
-			r, err := http.Get(fmt.Sprintf("http://%s/?n=%d&q=%s", s.web, n, queue))
-			if err == nil {
-				err = json.NewDecoder(r.Body).Decode(&took)
-				_ = r.Body.Close()
-			}
+			took, err := page()
 			if err != nil {
 				b.Error(err)
 			}

@@ -68,29 +68,18 @@ func BenchmarkPHPPublish(b *testing.B) {
 // publish has pages publish n events each, and returns what each took.
 func (s *benchSite) publish(b *testing.B, threads, n int, channel string) []int {
 	b.Helper()
-	all := make(chan []int, threads)
-	for range threads {
-		go func() { // ended by the page
-			var took []int
-			r, err := http.Get(fmt.Sprintf("http://%s/publish.php?n=%d&channel=%s", s.web, n, channel))
-			if err == nil {
-				var text []byte
-				text, err = io.ReadAll(r.Body)
-				if json.Unmarshal(text, &took) != nil {
-					err = fmt.Errorf("%s %.200s", r.Status, strings.TrimSpace(string(text)))
-				}
-				_ = r.Body.Close()
-			}
-			if err != nil {
-				b.Error(err)
-			}
-			all <- took
-		}()
-	}
-	var took []int
-	for range threads {
-		took = append(took, <-all...)
-	}
+	took := onThreads(b, threads, func() (took []int, err error) {
+		r, err := http.Get(fmt.Sprintf("http://%s/publish.php?n=%d&channel=%s", s.web, n, channel))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = r.Body.Close() }()
+		text, err := io.ReadAll(r.Body)
+		if json.Unmarshal(text, &took) != nil {
+			err = fmt.Errorf("%s %.200s", r.Status, strings.TrimSpace(string(text)))
+		}
+		return took, err
+	})
 	if len(took) == 0 {
 		b.FailNow()
 	}

@@ -4,143 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
-	"pogod/internal/clock"
 	"pogod/storage"
 )
 
 // Each rule about snapshots has a test that is named after it; docs/reliability.md lists
 // them.
-
-// alone is a state machine with its snapshot store, without raft.
-type alone struct {
-	t     *testing.T
-	dir   string
-	fsm   *FSM
-	snaps *snapshotStore
-	clock *clock.Fake
-}
-
-func newAlone(t *testing.T, dir string) *alone {
-	t.Helper()
-	b := &alone{t: t, dir: dir, clock: clock.NewFake(time.Unix(1_700_000_000, 0))}
-	var err error
-	if b.snaps, err = openSnapshotStore(dir, newStreams(b.clock, slog.New(slog.DiscardHandler))); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.snaps.swap(); err != nil {
-		t.Fatal(err)
-	}
-	store, err := storage.Open(filepath.Join(dir, stateFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.fsm, err = OpenFSM(store, b.clock); err != nil {
-		t.Fatal(err)
-	}
-	b.snaps.fsm, b.fsm.hold, b.fsm.last = b.fsm, b.snaps.streams.holding, b.snaps.marker
-	t.Cleanup(func() { _ = b.fsm.Close() }) // it may be closed already
-	return b
-}
-
-// group is a configuration with members of these ids.
-func group(ids ...string) raft.Configuration {
-	var c raft.Configuration
-	for _, id := range ids {
-		c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
-	}
-	return c
-}
-
-// apply applies an entry that names the group's members.
-func (b *alone) apply(index, term uint64, ids ...string) *Outcome {
-	b.t.Helper()
-	l := &raft.Log{Index: index, Term: term, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(group(ids...))}
-	return b.fsm.ApplyBatch([]*raft.Log{l})[0].(*Outcome)
-}
-
-// snapshot does what raft does for a snapshot at the entry that it believes to be last.
-func (b *alone) snapshot(index, term uint64, c raft.Configuration, ci uint64) error {
-	b.t.Helper()
-	ref, err := b.fsm.Snapshot()
-	if err != nil {
-		return err
-	}
-	k, err := b.snaps.Create(1, index, term, c, ci, nil)
-	if err != nil {
-		return err
-	}
-	return errors.Join(ref.Persist(k), k.Close())
-}
-
-// stream does what raft does to send a snapshot.
-func (b *alone) stream() (*raft.SnapshotMeta, []byte) {
-	b.t.Helper()
-	all, err := b.snaps.List()
-	if err != nil || len(all) != 1 {
-		b.t.Fatal(all, err)
-	}
-	meta, r, err := b.snaps.Open(all[0].ID)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	p, err := io.ReadAll(r)
-	if err = errors.Join(err, r.Close()); err != nil {
-		b.t.Fatal(err)
-	}
-	return meta, p
-}
-
-// install does what raft does with a stream that it receives, up to Restore.
-func (b *alone) install(meta *raft.SnapshotMeta, p []byte) (id string, err error) {
-	b.t.Helper()
-	k, err := b.snaps.Create(1, meta.Index, meta.Term, meta.Configuration, meta.ConfigurationIndex, nil)
-	if err != nil {
-		return "", err
-	}
-	for part := range slices.Chunk(p, 10_000) {
-		if _, err := k.Write(part); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-	if int64(len(p)) != meta.Size {
-		return "", errors.Join(errors.New("short"), k.Cancel())
-	}
-	return k.ID(), k.Close()
-}
-
-// restore is what follows.
-func (b *alone) restore(id string) error {
-	b.t.Helper()
-	_, r, err := b.snaps.Open(id)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer r.Close()
-	return b.fsm.Restore(r)
-}
-
-func (b *alone) files() string {
-	b.t.Helper()
-	entries, err := os.ReadDir(b.dir)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return strings.Join(names, " ")
-}
 
 // The meta of a stream is what its own read transaction holds, whatever the marker says and
 // whatever is applied while it runs.
@@ -206,10 +82,7 @@ func TestASnapshotBelowTheOneThereIsIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.apply(9, 1, "a")
-	if err := b.snapshot(9, 1, group("a"), 9); err != nil {
-		t.Fatal(err)
-	}
+	b.snapped(9, 1)
 	if err := errors.Join(ref.Persist(late), late.Close()); !errors.Is(err, ErrStaleSnapshot) {
 		t.Error("one that was begun before:", err)
 	}
@@ -224,10 +97,7 @@ func TestASnapshotBelowTheOneThereIsIsRefused(t *testing.T) {
 func TestNothingNewToSnapshotWhenNothingWasApplied(t *testing.T) {
 	t.Parallel()
 	b := newAlone(t, t.TempDir())
-	b.apply(2, 1, "a")
-	if err := b.snapshot(2, 1, group("a"), 2); err != nil {
-		t.Fatal(err)
-	}
+	b.snapped(2, 1)
 	if err := b.snapshot(3, 1, group("a"), 2); !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		t.Error(err)
 	}
@@ -242,10 +112,7 @@ func TestNothingNewToSnapshotWhenNothingWasApplied(t *testing.T) {
 func TestNoSnapshotWhileAStreamRuns(t *testing.T) {
 	t.Parallel()
 	b := newAlone(t, t.TempDir())
-	b.apply(2, 1, "a")
-	if err := b.snapshot(2, 1, group("a"), 2); err != nil {
-		t.Fatal(err)
-	}
+	b.snapped(2, 1)
 	b.apply(3, 1, "a")
 	_, r, err := b.snaps.Open("")
 	if err != nil {
@@ -303,10 +170,7 @@ func TestNoSnapshotWhileAStreamRuns(t *testing.T) {
 func TestTheStreamEndsInACRC(t *testing.T) {
 	t.Parallel()
 	b := newAlone(t, t.TempDir())
-	b.apply(2, 1, "a")
-	if err := b.snapshot(2, 1, group("a"), 2); err != nil {
-		t.Fatal(err)
-	}
+	b.snapped(2, 1)
 	meta, p := b.stream()
 	to := newAlone(t, t.TempDir())
 	to.apply(1, 1, "z")
@@ -340,10 +204,7 @@ func TestTheStreamEndsInACRC(t *testing.T) {
 func TestAReceivedSnapshotIsSwappedInAtStart(t *testing.T) {
 	t.Parallel()
 	b := newAlone(t, t.TempDir())
-	b.apply(7, 2, "a")
-	if err := b.snapshot(7, 2, group("a"), 7); err != nil {
-		t.Fatal(err)
-	}
+	b.snapped(7, 2)
 	meta, p := b.stream()
 	to := newAlone(t, t.TempDir())
 	to.apply(1, 1, "z")
@@ -378,10 +239,7 @@ func TestAReceivedSnapshotIsSwappedInAtStart(t *testing.T) {
 func TestTheOldFileIsClosedWithoutWaitingForItsReaders(t *testing.T) {
 	t.Parallel()
 	b := newAlone(t, t.TempDir())
-	b.apply(7, 2, "a")
-	if err := b.snapshot(7, 2, group("a"), 7); err != nil {
-		t.Fatal(err)
-	}
+	b.snapped(7, 2)
 	meta, p := b.stream()
 	to := newAlone(t, t.TempDir())
 	to.apply(1, 1, "z")
@@ -425,10 +283,7 @@ func TestTheOldFileIsClosedWithoutWaitingForItsReaders(t *testing.T) {
 func TestRestoreOfOnesOwnStreamChangesNothing(t *testing.T) {
 	t.Parallel()
 	b := newAlone(t, t.TempDir())
-	b.apply(2, 1, "a")
-	if err := b.snapshot(2, 1, group("a"), 2); err != nil {
-		t.Fatal(err)
-	}
+	b.snapped(2, 1)
 	b.apply(3, 1, "a")
 	if err := b.restore(b.snaps.marker().Meta.ID); err != nil || b.fsm.Applied() != 3 {
 		t.Error(err, b.fsm.Applied())
@@ -438,7 +293,7 @@ func TestRestoreOfOnesOwnStreamChangesNothing(t *testing.T) {
 // raft treats the log otherwise after an install when it is not told this.
 func TestTheLogIsMonotonic(t *testing.T) {
 	t.Parallel()
-	s, err := openLog(t.TempDir(), defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log"))
+	s, err := openLog(t.TempDir(), defaultLogBytes, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -493,7 +348,7 @@ func TestTheFileThatIsFetchedReachesTheLog(t *testing.T) {
 	t.Parallel()
 	g := &Group{snaps: &snapshotStore{cur: &marker{Meta: raft.SnapshotMeta{Index: 12}}}}
 	var err error
-	if g.log, err = openLog(t.TempDir(), defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log")); err != nil {
+	if g.log, err = openLog(t.TempDir(), defaultLogBytes, hclog.NewNullLogger()); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = g.log.close() }()
@@ -523,7 +378,7 @@ func TestTheEndOfTheLogIsNotForgotten(t *testing.T) {
 	dir := t.TempDir()
 	reopen := func() (*logStore, error) {
 		t.Helper()
-		s, err := openLog(dir, defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log"))
+		s, err := openLog(dir, defaultLogBytes, hclog.NewNullLogger())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -565,7 +420,7 @@ func TestTheEndOfTheLogIsNotForgotten(t *testing.T) {
 // Whom a node has voted for is not forgotten by a flipped bit.
 func TestTermAndVoteHaveASum(t *testing.T) {
 	t.Parallel()
-	s, err := openLog(t.TempDir(), defaultLogBytes, hcLogger(slog.New(slog.DiscardHandler), "log"))
+	s, err := openLog(t.TempDir(), defaultLogBytes, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,16 +50,7 @@ func serve(t *testing.T, src Source) *Server { t.Helper(); return serveCluster(t
 func serveCluster(t *testing.T, src Source, cl Cluster) *Server {
 	t.Helper()
 	s := onPort(t, src, cl)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve() }() // ended by Shutdown
-	t.Cleanup(func() {
-		if err := s.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	start(t, s)
 	return s
 }
 

@@ -46,17 +46,26 @@ func TestToken(t *testing.T) {
 func TestMembersTable(t *testing.T) {
 	t.Parallel()
 	addr, s := endpointOf(t, "follower.json", true)
-	code, out, errs := run(Deps{}, "cluster", "members", "--admin", addr)
-	if code != 0 || errs != "" || strings.Contains(out, "\x1b") {
-		t.Errorf("%d %q %q", code, out, errs)
+	var m admin.Members
+	shownAndJSON(t, "members", addr, &m)
+	if len(m.Members) != 4 {
+		t.Errorf("%+v", m)
 	}
-	golden(t, "members.txt", out)
 	var b bytes.Buffer
 	members(&b, s.Raft.Members, noon, true)
 	golden(t, "members.colour.txt", b.String())
-	code, out, errs = run(Deps{}, "cluster", "members", "--json", "--admin", addr)
-	var m admin.Members
-	if err := json.Unmarshal([]byte(out), &m); code != 0 || errs != "" || err != nil || len(m.Members) != 4 || strings.Count(out, "\n") != 1 {
+}
+
+// shownAndJSON has "cluster NAME" answer as NAME.txt says, and as one line of JSON.
+func shownAndJSON(t *testing.T, name, addr string, into any) {
+	t.Helper()
+	code, out, errs := run(Deps{}, "cluster", name, "--admin", addr)
+	if code != 0 || errs != "" || strings.Contains(out, "\x1b") {
+		t.Errorf("%d %q %q", code, out, errs)
+	}
+	golden(t, name+".txt", out)
+	code, out, errs = run(Deps{}, "cluster", name, "--json", "--admin", addr)
+	if err := json.Unmarshal([]byte(out), into); code != 0 || errs != "" || err != nil || strings.Count(out, "\n") != 1 {
 		t.Errorf("%d %q %q %v", code, out, errs, err)
 	}
 }
