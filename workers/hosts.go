@@ -2,7 +2,6 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -39,16 +38,6 @@ type HostsConfig struct {
 	Log         *slog.Logger
 }
 
-// Host states.
-const (
-	hostStarting = "starting"
-	hostReady    = "ready"
-	hostDraining = "draining"
-	hostWaiting  = "waiting to restart"
-	hostOnDemand = "on demand"
-	hostStopped  = "stopped"
-)
-
 // Timings of hosts.
 const (
 	// A host that ended before it was ready, or sooner than steadyAfter behind it, is
@@ -64,21 +53,6 @@ const (
 	readyWithin = time.Minute // what a replacement has to get ready, before it is given up
 	keptEnded   = 8           // lives of a host whose end is remembered
 )
-
-// HostStatus is what status tells of one process of a host, or of a host without one.
-type HostStatus struct {
-	Name      string
-	PID       int // 0: no process
-	State     string
-	StartedAt time.Time
-	Restarts  uint64 // of the host: processes that ended, or were replaced, by no wish of anybody
-	LastExit  string // how the host's last process ended, "" if none has
-	Version   string // of PHP, "" before the process is ready
-}
-
-// ErrReload is returned when a host's new process did not become ready. The old one, if
-// there was one, goes on.
-var ErrReload = errors.New("the PHP hosts were not reloaded")
 
 // Hosts runs the PHP hosts, starts them again when they end, replaces them, and ends with
 // them. Each process of a host is a life of it. A host has one life that new work goes
@@ -436,157 +410,10 @@ func (h *Hosts) Demand(name string) {
 	}
 }
 
-// Reload replaces the process of every host by a new one, started beside it, and waits
-// until the new ones are ready or ctx ends; the old ones then finish what they run. What
-// is asked for while a reload has not begun yet is one reload. Errors wrap ErrReload:
-// where a new process did not become ready, the old one goes on.
-func (h *Hosts) Reload(ctx context.Context) error {
-	return h.reloaded(ctx, h.askReload())
-}
-
-// askReload asks for a reload of all hosts, and returns the generations that have it.
-func (h *Hosts) askReload() map[*host]uint64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.askReloadLocked(nil)
-}
-
-// askReloadLocked is askReload of the hosts that are named, nil of all. mu is held.
-func (h *Hosts) askReloadLocked(named []Host) map[*host]uint64 {
-	target := make(map[*host]uint64, len(h.hosts))
-	for _, x := range h.hosts {
-		if x.gone || named != nil && !names(named, x) {
-			continue
-		}
-		if x.started == x.wanted { // what runs may have read the old code
-			x.wanted++
-			x.resume = time.Time{}
-		}
-		target[x] = x.wanted
-		x.signal()
-	}
-	return target
-}
-
-// reloaded waits until every host is of its target generation.
-func (h *Hosts) reloaded(ctx context.Context, target map[*host]uint64) error {
-	for {
-		h.mu.Lock()
-		changed, stopping := h.changed, h.stopping
-		waiting, failed := 0, []string(nil)
-		for _, x := range h.hosts {
-			wanted, asked := target[x]
-			switch {
-			case !asked || x.gone: // it came later, or is wanted no more
-			case x.now != nil && x.now.ready && x.now.generation >= wanted:
-			case x.OnDemand && x.now == nil: // its next process has the new code
-			case x.failed >= wanted:
-				failed = append(failed, fmt.Sprintf("the new process of PHP host %s ended before it was ready (%s)", x.Spec.Name, x.failure))
-			default:
-				waiting++
-			}
-		}
-		h.mu.Unlock()
-		switch {
-		case stopping:
-			return fmt.Errorf("%w: the node is shutting down", ErrReload)
-		case waiting == 0 && failed != nil:
-			return fmt.Errorf("%w: %s", ErrReload, strings.Join(failed, "; "))
-		case waiting == 0:
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("%w yet: %w", ErrReload, ctx.Err())
-		}
-	}
-}
-
-// Status of all hosts: each with the process that new work goes to, and behind it those
-// that start and those that drain.
-func (h *Hosts) Status() []HostStatus {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	all := make([]HostStatus, 0, len(h.hosts))
-	for _, x := range h.hosts {
-		of := func(l *life) HostStatus {
-			return HostStatus{
-				Name: x.Spec.Name, PID: l.pid, State: l.state(), StartedAt: l.started, Restarts: x.restarts, LastExit: x.lastExit, Version: l.version,
-			}
-		}
-		switch {
-		case x.now != nil:
-			all = append(all, of(x.now))
-		case !x.gone:
-			all = append(all, HostStatus{Name: x.Spec.Name, State: h.stateLocked(x), Restarts: x.restarts, LastExit: x.lastExit})
-		}
-		for _, l := range x.lives {
-			if l != x.now {
-				all = append(all, of(l))
-			}
-		}
-	}
-	return all
-}
-
-// stateLocked is the state of a host, by the life that new work goes to.
-func (h *Hosts) stateLocked(x *host) string {
-	switch {
-	case x.now != nil:
-		return x.now.state()
-	case h.stopping:
-		return hostStopped
-	case x.OnDemand && !h.cfg.Clock.Now().Before(x.until):
-		return hostOnDemand
-	case h.cfg.Clock.Now().Before(x.resume):
-		return hostWaiting
-	}
-	return hostStarting
-}
-
-// NotReady names the hosts that do not serve now and says why, "" when all do. Hosts on
-// demand are not counted.
-func (h *Hosts) NotReady() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var names []string
-	for _, x := range h.hosts {
-		state := h.stateLocked(x)
-		if x.OnDemand || x.gone || state == hostReady {
-			continue
-		}
-		text := fmt.Sprintf("PHP host %s is %s", x.Spec.Name, state)
-		if x.lastExit != "" {
-			text += fmt.Sprintf(" (last exit: %s)", x.lastExit)
-		}
-		names = append(names, text)
-	}
-	return strings.Join(names, "; ")
-}
-
 // announceLocked wakes WaitReady and Reload. mu is held.
 func (h *Hosts) announceLocked() {
 	close(h.changed)
 	h.changed = make(chan struct{})
-}
-
-// WaitReady waits until all hosts are ready or ctx ends.
-func (h *Hosts) WaitReady(ctx context.Context) error {
-	for {
-		h.mu.Lock()
-		changed := h.changed
-		h.mu.Unlock()
-		missing := h.NotReady()
-		if missing == "" {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", missing, ctx.Err())
-		}
-	}
 }
 
 // Drain tells all hosts to take no new requests and to end when they are idle. They are
