@@ -269,7 +269,10 @@ func (n *node) startPHP(life context.Context) (err error) {
 			n.pools.Leave(pid)
 			n.tasks.Retire(pid)
 		},
-		Left: func(pid int) { n.pools.Left(pid) },
+		Left: func(pid int) {
+			n.pools.Left(pid)
+			n.tasks.Left(pid)
+		},
 	})
 	n.pools = workers.NewPools(workers.Config{
 		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue, Offers: n.way, Processes: n.hosts,

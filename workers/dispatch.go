@@ -60,6 +60,7 @@ type Dispatch struct {
 	order   []*taskPool // as configured
 	callers map[*link.Conn]*taskCaller
 	threads map[*link.Conn]*taskThread
+	retired map[int]struct{} // process ids whose threads are let go, those that come later too
 	running map[uint64]*task // by number
 	queued  int              // in all pools
 	number  uint64           // of the last task, without link.TaskBit
@@ -140,7 +141,7 @@ type letter struct {
 func NewDispatch(cfg DispatchConfig) *Dispatch {
 	d := &Dispatch{
 		cfg: cfg, maxKept: maxKeptSize, pools: map[string]*taskPool{}, callers: map[*link.Conn]*taskCaller{},
-		threads: map[*link.Conn]*taskThread{}, running: map[uint64]*task{},
+		threads: map[*link.Conn]*taskThread{}, retired: map[int]struct{}{}, running: map[uint64]*task{},
 	}
 	d.Configure(cfg.Pools)
 	return d
@@ -347,7 +348,8 @@ func (d *Dispatch) NextTask(c *link.Conn, pool string, slot int64, number uint64
 		return c.Answer(0, nil)
 	}
 	if th == nil {
-		th = &taskThread{conn: c, pool: p, slot: slot}
+		_, retired := d.retired[c.Peer.PID]
+		th = &taskThread{conn: c, pool: p, slot: slot, leaving: retired}
 		d.threads[c] = th
 	}
 	if th.pool != p || slices.Contains(p.free, th) {

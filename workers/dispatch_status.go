@@ -65,9 +65,10 @@ func (d *Dispatch) Status() []TaskPoolStatus {
 }
 
 // Retire lets the threads of a process go: those that wait now, the others after their
-// task.
+// task, and those that have not come yet when they do.
 func (d *Dispatch) Retire(pid int) {
 	d.mu.Lock()
+	d.retired[pid] = struct{}{}
 	var left []letter
 	for _, th := range d.threads {
 		if th.conn.Peer.PID == pid {
@@ -89,6 +90,13 @@ func (d *Dispatch) Retire(pid int) {
 	for _, l := range left {
 		d.post(l)
 	}
+}
+
+// Left is told that a process has ended: its id may come again.
+func (d *Dispatch) Left(pid int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.retired, pid)
 }
 
 // Drain takes tasks of running tasks alone, waits until none is queued or runs, or ctx

@@ -444,10 +444,14 @@ func TestDispatchDrains(t *testing.T) {
 	script.dispatch(1, "default", "runs")
 	r := b.reply(first)
 	gone := retired.next("default", 0, 0, "")
-	b.d.Retire(os.Getpid()) // all of this process that have come
+	b.d.Retire(os.Getpid())
 	if r := b.reply(gone); r.code != 0 || r.err != nil {
 		t.Errorf("%+v", r)
 	}
+	if r := b.reply(b.peer().next("default", 0, 0, "")); r.code != 0 || r.err != nil {
+		t.Errorf("a thread that comes late: %+v", r)
+	}
+	b.d.Left(os.Getpid())
 	waits := idle.next("default", 0, 0, "")
 	drained := make(chan bool, 1)
 	go func() { drained <- b.d.Drain(context.Background()) }() // ended by the task's end
