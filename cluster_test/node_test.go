@@ -349,6 +349,7 @@ type statusDoc struct {
 	Storage struct {
 		Snapshot uint64 `json:"snapshot_index"`
 		LogFirst uint64 `json:"log_first_index"`
+		LogLast  uint64 `json:"log_last_index"`
 		Damage   string
 		Streams  []struct {
 			Node         string

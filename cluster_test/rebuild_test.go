@@ -54,6 +54,16 @@ func (n *node) applied() uint64 {
 	return doc.Raft.Applied
 }
 
+// lastEntry returns the index of the last entry of a node's log.
+func (n *node) lastEntry() uint64 {
+	n.t.Helper()
+	doc, err := n.document(n.t.Context(), "")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return doc.Storage.LogLast
+}
+
 // wipe removes the data directory of a node that is down and lets it join again, in its
 // own place.
 func (c *cluster) wipe(i int) {
@@ -357,7 +367,7 @@ func (c *cluster) lagging() (n *node, goOn func()) {
 func TestStreamsThatAreCutOff(t *testing.T) {
 	notTwice(t)
 	c := newShortLog(t)
-	s := &cutOff{c: c, megabytes: envInt(t, "POGOD_STREAM_MB", 40)}
+	s := &cutOff{c: c, megabytes: envInt(t, "POGOD_STREAM_MB", 20)}
 	s.run("the receiver is killed", func(_, receiver *node) {
 		receiver.kill()
 		receiver.start()
@@ -391,12 +401,9 @@ func (s *cutOff) run(name string, strike func(sender, receiver *node)) {
 	for range 5 {
 		leader := c.leader()
 		sender, receiver := c.nodes[leader], c.nodes[(leader+1)%3]
+		s.outgrow(sender, 0) // the log is not kept any more for who was sent a file before
 		receiver.kill()
-		k, payload := sender.caller(link.RoleTool, "test"), strings.Repeat("x", 1<<20)
-		for range s.megabytes {
-			k.mustPush(queuePHP, payload)
-			s.accepted++
-		}
+		s.outgrow(sender, s.megabytes)
 		receiver.start()
 		middle := false
 		until(t, func() bool {
@@ -406,8 +413,8 @@ func (s *cutOff) run(name string, strike func(sender, receiver *node)) {
 				middle = d.Sending && d.Bytes < d.Total
 				return true
 			}
-			doc, err := receiver.document(t.Context(), "")
-			return err == nil && doc.Storage.Received > 0
+			doc, err := receiver.document(t.Context(), "") // entries may have waited for it that the log does not have any more
+			return err == nil && (doc.Storage.Received > 0 || doc.Raft.Applied >= sender.lastEntry())
 		}, func() string { return name + ": no stream begins" })
 		if middle {
 			strike(sender, receiver)
@@ -424,6 +431,28 @@ func (s *cutOff) run(name string, strike func(sender, receiver *node)) {
 		}
 	}
 	t.Errorf("%s: no stream was seen in its middle: this has shown nothing", name)
+}
+
+// outgrow pushes so many megabytes, and more until the log begins behind what it held.
+func (s *cutOff) outgrow(n *node, megabytes int) {
+	s.c.t.Helper()
+	at := n.lastEntry()
+	k, payload := n.caller(link.RoleTool, "test"), strings.Repeat("x", 1<<20)
+	for i := 0; ; i++ {
+		doc, err := n.document(s.c.t.Context(), "")
+		if err != nil {
+			s.c.t.Fatal(err)
+		}
+		if i >= megabytes && doc.Storage.LogFirst > at {
+			return
+		}
+		if i > megabytes+20 { // a snapshot that was refused is tried again within a second
+			time.Sleep(100 * time.Millisecond)
+			payload = "x"
+		}
+		k.mustPush(queuePHP, payload)
+		s.accepted++
+	}
 }
 
 // goOn ends what freeze began.

@@ -148,15 +148,25 @@ func TestNoSnapshotWhileAStreamRuns(t *testing.T) {
 		t.Error(sent, "streams were sent")
 	}
 
-	_, r, err = b.snaps.Open("")
-	if err != nil {
-		t.Fatal(err)
+	again := func(whole bool) {
+		t.Helper()
+		_, r, err := b.snaps.Open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.snaps.streams.to(r.(*outgoing).t, "b")
+		if whole {
+			_, err = io.Copy(io.Discard, r)
+		}
+		if err := errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b.snaps.streams.to(r.(*outgoing).t, "b")
-	if err := r.Close(); err != nil { // the receiver died
-		t.Fatal(err)
-	}
-	held("after a stream that was cut off", true)
+	again(false) // to a member that is down, and raft tries without end
+	held("after a stream that was cut off", false)
+	b.apply(4, 1, "a")
+	again(true)
+	held("after another whole one", true)
 	b.clock.Advance(heldFor + time.Second)
 	held("when its receiver has not come back", false)
 	b.fsm.hold = nil

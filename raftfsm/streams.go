@@ -42,7 +42,7 @@ type streams struct {
 
 	mu       sync.Mutex // guards the rest
 	active   []*stream
-	held     map[string]time.Time // members that got a stream, until when
+	held     map[string]time.Time // members that got a whole stream, until when
 	sent     uint64               // whole streams, since the start
 	received uint64
 }
@@ -76,12 +76,12 @@ func (s *streams) end(t *stream, err error) {
 		return
 	}
 	s.active = slices.Delete(s.active, i, i+1)
-	if t.sending && t.peer != "" {
-		s.held[t.peer] = s.clock.Now().Add(heldFor)
-	}
-	switch {
+	switch { // who has got a part of a file needs another whole one, and no entries
 	case err == nil && t.sending:
 		s.sent++
+		if t.peer != "" {
+			s.held[t.peer] = s.clock.Now().Add(heldFor)
+		}
 	case err == nil:
 		s.received++
 	}
