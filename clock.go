@@ -80,7 +80,7 @@ const (
 
 // notes are what is wrong with a node that serves all the same.
 func (n *node) notes() []string {
-	var all []string
+	all := n.diskNotes()
 	if n.leader.Differs() {
 		all = append(all, noteDiffers)
 	}
@@ -108,7 +108,7 @@ func (n *node) notes() []string {
 }
 
 // told is what the log says of the node, so that each change is said once.
-type told struct{ differs, ahead bool }
+type told struct{ differs, ahead, low bool }
 
 // tellTime says in the log what has changed. It is called by one goroutine.
 func (n *node) tellTime(t *told) {

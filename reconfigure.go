@@ -62,6 +62,7 @@ func (n *node) reconfigure(ctx context.Context) (done admin.Reconfigured, err er
 	n.setPools(pools(next), taskPools(next), next)
 	n.logging.set(next.Node.LogLevel, next.Node.LogFormat)
 	n.proposer.SetTimeout(next.Node.PushTimeout)
+	n.space.SetFloor(next.Node.MinFreeBytes)
 	n.admin.SetBearers(known)
 	n.now.Store(next)
 	n.restartFor.Store(&restart)

@@ -60,7 +60,7 @@ func TestKeysReachWhatTheyChange(t *testing.T) {
 	dir := t.TempDir()
 	samples := map[string]string{
 		"[node] mode": `"development"`, "[node] log_level": `"warn"`, "[node] log_format": `"json"`,
-		"[node] shutdown_timeout": `"7s"`, "[node] push_timeout": `"7s"`,
+		"[node] shutdown_timeout": `"7s"`, "[node] push_timeout": `"7s"`, "[node] min_free_bytes": `7`,
 		"[php] app": `"sub"`, "[php] memory_limit": `"77M"`, "[php] extension_dir": `"e"`, "[php] kill_grace": `"7s"`, "[php] watch": `false`, "[php] ini": `{ precision = 7 }`,
 		"[web] worker": `"w.php"`, "[web] root": `"pub"`, "[web] index": `"i.php"`, "[web] threads": `77`, "[web] access_log": `"log"`, "[web] trusted_proxies": `["10.0.0.0/8"]`,
 		"[web] tls":            `{ cert = "c", key = "k" }`,

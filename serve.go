@@ -28,6 +28,7 @@ import (
 	"pogod/queue"
 	"pogod/raftfsm"
 	"pogod/raftfsm/clocks"
+	"pogod/raftfsm/disk"
 	"pogod/raftfsm/leader"
 	"pogod/workers"
 	"pogod/wshub"
@@ -45,6 +46,7 @@ type node struct {
 	dir      *datadir.Dir
 	cluster  *cluster.Cluster // nil: a node alone
 	tokens   *identity.Tokens // of cluster
+	space    *disk.Space
 	group    *raftfsm.Group
 	clocks   *clocks.Clocks
 	leader   *leader.Leader
@@ -212,12 +214,13 @@ func (n *node) startGroup(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.watchSpace()
 	n.clocks = clocks.New(clocks.Config{Clock: clock.System(), Node: n.dir.NodeID(), Voters: n.voters, Log: n.log})
 	definitions := definitions(n.cfg)
 	encoded, hash := definitions.Encode()
 	n.leader = leader.New(leader.Config{
 		Raft: n.group.Raft, State: n.group.FSM, Clock: clock.System(), Clocks: n.clocks, Definitions: encoded, Hash: hash,
-		Node: n.dir.NodeID(), SessionTTL: ttl, Log: n.log,
+		Node: n.dir.NodeID(), SessionTTL: ttl, Room: n.space.Room, Log: n.log,
 	})
 	if n.way = n.leader; n.cluster != nil {
 		n.way = n.cluster
@@ -348,6 +351,7 @@ func (n *node) report(life context.Context) {
 		select {
 		case <-t.C:
 			n.tellTime(&said)
+			n.tellSpace(&said)
 			if err := n.queue.Report(life); err != nil && life.Err() == nil {
 				n.log.Debug("counters were not reported", "error", err)
 			}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -164,10 +163,8 @@ func (n *node) statusStorage() (admin.Storage, error) {
 	doc.Streams, doc.StreamsSent, doc.StreamsReceived = streams(running), sent, received
 	s := n.group.ScrubStats()
 	doc.Scrub = admin.Scrub{Running: s.Running, Runs: s.Runs, Bytes: s.Bytes, LastEndAt: timeOrNil(s.LastEnd)}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Clean(n.dir.Path), &fs); err == nil {
-		doc.DiskFreeBytes = int64(fs.Bavail) * fs.Bsize
-	}
+	space := n.space.Standing()
+	doc.DiskFreeBytes, doc.MinFreeBytes, doc.LowSpace = space.Free, space.Floor, space.Low
 	return doc, nil
 }
 

@@ -351,6 +351,7 @@ type statusDoc struct {
 		LogFirst uint64 `json:"log_first_index"`
 		LogLast  uint64 `json:"log_last_index"`
 		Damage   string
+		Low      bool `json:"low_space"`
 		Streams  []struct {
 			Node         string
 			Sending      bool
@@ -360,6 +361,7 @@ type statusDoc struct {
 		Hash      string `json:"state_hash"`
 		HashIndex uint64 `json:"state_hash_index"`
 	}
+	Notes  []string
 	Queues []queueStatus
 }
 

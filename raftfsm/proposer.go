@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"slices"
@@ -19,8 +20,9 @@ import (
 // links on another node.
 type Submitter interface {
 	// Submit starts a batch on its way, in the order of the calls, and returns how to
-	// wait for it. pushes says what the batch makes ready, so that the leader can hand
-	// it out in the same entry.
+	// wait for it. pushes says which queues the batch pushes to, and what it makes ready
+	// there, so that the leader can hand it out in the same entry. It is nil for a batch
+	// that may be in a log already: that is never refused for its pushes.
 	Submit(batch []byte, pushes []QueueCount) (wait func() (*Outcome, error))
 	// OpenSession opens a session for this node; number as in command.OpenSession. It
 	// fails while there is no leader.
@@ -38,7 +40,11 @@ var ErrNotSent = errors.New("no leader has taken it")
 // newer one of this node was applied, or its session has ended since.
 var ErrSessionRefused = errors.New("a newer session of this node was opened")
 
-// QueueCount is a number of jobs of a queue.
+// ErrNoRoom is returned by a Submitter for a batch with pushes that is surely in no log: the
+// leader takes none, for its disk has little room. The proposer sends the rest of it.
+var ErrNoRoom = errors.New("the leader takes no pushes")
+
+// QueueCount is a number of jobs of a queue, 0 when they are all delayed.
 type QueueCount struct {
 	Queue string
 	Count int
@@ -88,9 +94,11 @@ type Proposer struct {
 	alone   int           // batches that will not wait for that
 	took    time.Duration // a batch, of late
 	blocked bool          // for retryPause: there was no leader
-	silent  bool          // a keep-alive is due
-	closing bool          // no new calls
-	quit    bool          // give up
+	noRoom  error         // why the leader took no pushes, as of refused
+	refused time.Time
+	silent  bool // a keep-alive is due
+	closing bool // no new calls
+	quit    bool // give up
 
 	opening uint64 // run's: the number of an opening whose outcome is not known; 0: none
 
@@ -105,7 +113,8 @@ type Proposer struct {
 // call is one Propose.
 type call struct {
 	enc    []byte
-	push   string // the queue that it makes a job ready in, or ""
+	push   string // the queue that it pushes to, or ""
+	ready  int    // 1: it makes a job ready there
 	result command.Result
 	err    error
 	done   chan struct{}
@@ -211,13 +220,19 @@ func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Res
 		return command.Result{}, err
 	}
 	k := &call{enc: enc, done: make(chan struct{})}
-	if c.Op == command.Push && c.Delay == 0 {
-		k.push = c.Queue
+	if c.Op == command.Push {
+		if k.push = c.Queue; c.Delay == 0 {
+			k.ready = 1
+		}
 	}
 	p.mu.Lock()
 	if p.closing {
 		p.mu.Unlock()
 		return command.Result{}, command.ErrClosed
+	}
+	if k.push != "" && p.noRoom != nil && p.cfg.Clock.Now().Sub(p.refused) < refusedFor {
+		defer p.mu.Unlock()
+		return command.Result{}, p.noRoom
 	}
 	p.waiting = append(p.waiting, k)
 	if n := len(p.waiting); n == 1 || n == p.target {
@@ -246,7 +261,7 @@ func (p *Proposer) giveUp(k *call) (command.Result, error) {
 	defer p.mu.Unlock()
 	if i := slices.Index(p.waiting, k); i >= 0 {
 		p.waiting = slices.Delete(p.waiting, i, i+1)
-		return command.Result{}, command.ErrNotAccepted
+		return command.Result{}, command.ErrNotTaken
 	}
 	select {
 	case <-k.done:
@@ -412,9 +427,9 @@ func (p *Proposer) submit(f *flight, watermark uint64) func() (*Outcome, error) 
 				continue
 			}
 			if i := slices.IndexFunc(f.pushes, func(q QueueCount) bool { return q.Queue == k.push }); i >= 0 {
-				f.pushes[i].Count++
+				f.pushes[i].Count += k.ready
 			} else {
-				f.pushes = append(f.pushes, QueueCount{k.push, 1})
+				f.pushes = append(f.pushes, QueueCount{k.push, k.ready})
 			}
 		}
 	}
@@ -422,6 +437,9 @@ func (p *Proposer) submit(f *flight, watermark uint64) func() (*Outcome, error) 
 		Session: f.session, Number: f.number, Watermark: watermark, Commands: f.commands,
 	})
 	f.sent = p.cfg.Clock.Boot()
+	if f.ambiguous {
+		f.pushes = nil // it may be in a log: whoever leads is to take it
+	}
 	return p.cfg.Submitter.Submit(b, f.pushes)
 }
 
@@ -439,6 +457,11 @@ func (p *Proposer) see(f *flight, wait func() (*Outcome, error)) {
 			if !f.ambiguous && p.takeBack(f) {
 				return
 			}
+		case errors.Is(err, ErrNoRoom):
+			if !f.ambiguous && p.withoutPushes(f, err) {
+				return
+			}
+			f.ambiguous = true // a later batch is numbered: this one must be seen through
 		case err != nil:
 			p.cfg.Log.Debug("a batch is sent again", "number", f.number, "error", err)
 			f.ambiguous = true
@@ -483,13 +506,10 @@ func (p *Proposer) told(index uint64) {
 func (p *Proposer) takeBack(f *flight) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.quit || p.session != f.session || p.flying[len(p.flying)-1] != f {
+	if !p.undo(f, f.calls) {
 		return false
 	}
-	p.remove(f)
-	p.number--
-	p.waiting = append(slices.Clone(f.calls), p.waiting...)
-	p.blocked, p.silent = true, len(f.calls) == 0
+	p.blocked = true
 	p.cfg.Clock.AfterFunc(retryPause, func() {
 		p.mu.Lock()
 		p.blocked = false
@@ -497,6 +517,43 @@ func (p *Proposer) takeBack(f *flight) bool {
 		p.cond.Broadcast()
 	})
 	p.cond.Broadcast() // Close may wait for the last flight
+	return true
+}
+
+// undo takes back the number of a batch that is in no log, unless a later one has one, and
+// has these of its calls wait again. mu is held.
+func (p *Proposer) undo(f *flight, calls []*call) bool {
+	if p.quit || p.session != f.session || p.flying[len(p.flying)-1] != f {
+		return false
+	}
+	p.remove(f)
+	p.number--
+	p.waiting = append(slices.Clone(calls), p.waiting...)
+	p.silent = len(f.calls) == 0
+	return true
+}
+
+// refusedFor is how long pushes are refused after the leader has refused some, before it is
+// asked again.
+const refusedFor = 200 * time.Millisecond
+
+// withoutPushes is takeBack of a batch that the leader refused for its pushes: these are
+// answered so, and the rest is sent at once.
+func (p *Proposer) withoutPushes(f *flight, err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(f.calls), func(k *call) bool { return k.push != "" })
+	if !p.undo(f, rest) {
+		return false
+	}
+	p.noRoom, p.refused = fmt.Errorf("%w: %w", command.ErrNotAccepted, err), p.cfg.Clock.Now()
+	for _, k := range f.calls {
+		if k.push != "" {
+			k.err = p.noRoom
+			close(k.done)
+		}
+	}
+	p.cond.Broadcast()
 	return true
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,17 +68,62 @@ func TestBatchesAreBoundedAndAtMostTwoTravel(t *testing.T) {
 	}
 }
 
-func TestPushesThatAreDelayedAreNotAnnounced(t *testing.T) {
+func TestPushesThatAreDelayedMakeNothingReady(t *testing.T) {
 	t.Parallel()
 	b := newProposerBench(t)
-	for _, c := range []command.Command{{Op: command.Push, Queue: "q", Delay: 1}, {Op: command.PurgeFailed, Queue: "q"}} {
+	for want, c := range map[string]command.Command{"[{q 0}]": {Op: command.Push, Queue: "q", Delay: 1}, "[]": {Op: command.PurgeFailed, Queue: "q"}} {
 		go func() { _, _ = b.Propose(t.Context(), &c) }() // ended by the answer
 		x := b.batch()
-		if len(x.pushes) != 0 {
-			t.Error(x.pushes)
+		if got := fmt.Sprint(x.pushes); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 		x.applied()
 	}
+}
+
+// Pushes that a leader without room refuses are answered so, and the rest of their batch
+// goes on. A batch that may be in a log already does not name its pushes.
+func TestPushesThatTheLeaderHasNoRoomFor(t *testing.T) {
+	t.Parallel()
+	b := prepareWith(t, 0, raftfsm.ProposerConfig{})
+	<-b.Confirmed()
+	first := b.propose("a", 0)
+	x := b.batch()
+	settled := make(chan proposed, 1)
+	go func() { // ended by the answer
+		r, err := b.Propose(t.Context(), &command.Command{Op: command.PurgeFailed, Queue: "s"})
+		settled <- proposed{r, err}
+	}()
+	b.clock.await(t, timeout, 1)
+	refused := b.propose("b", 0)
+	x.applied()
+	b.want(first, nil)
+	x = b.batch()
+	if x.names() != "sb" && x.names() != "bs" || len(x.pushes) != 1 {
+		t.Fatal(x.names(), x.pushes)
+	}
+	x.answer(nil, fmt.Errorf("%w: 3 MiB", raftfsm.ErrNoRoom))
+	if got := b.want(refused, command.ErrNotAccepted); !strings.Contains(got.err.Error(), "3 MiB") {
+		t.Error(got.err)
+	}
+	if x = b.batch(); x.names() != "s" || x.Number != 2 || len(x.pushes) != 0 {
+		t.Errorf("%s %+v", x.names(), x.Batch)
+	}
+	x.applied()
+	b.want(settled, nil)
+	// For a moment nobody asks again.
+	if _, err := b.Propose(t.Context(), &command.Command{Op: command.Push, Queue: "c"}); !errors.Is(err, raftfsm.ErrNoRoom) {
+		t.Error(err)
+	}
+	b.clock.Advance(time.Second)
+	ambiguous := b.propose("d", 0)
+	b.batch().answer(nil, errFake)
+	b.paused(1)
+	if x = b.batch(); x.names() != "d" || len(x.pushes) != 0 {
+		t.Error(x.names(), x.pushes)
+	}
+	x.applied()
+	b.want(ambiguous, nil)
 }
 
 func TestErrorsAndGapsMeanTheSameNumberAgain(t *testing.T) {

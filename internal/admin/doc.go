@@ -40,7 +40,7 @@
 //	DELETE /api/v1/queues/{queue}/failed/{id}       deletes one; {"queue":"...","count":1}
 //
 // There, 404 is an unknown queue or job, 409 a job to delete that is reserved, 413 a payload that is too large, 507 a full queue,
-// 503 a node that is shutting down or finds no leader: nothing was changed; 504 says that
+// 503 a node that is shutting down, or finds no leader or one without room: nothing was changed; 504 says that
 // the outcome is unknown. What is read is this node's state, with all that it answered.
 //
 // HEAD is answered like GET, without a body; ?pretty indents a document. Every

@@ -144,6 +144,8 @@ var (
 	scrubBytes  = counter("scrub_bytes", "Bytes that the scrubber has read.")
 	scrubEnd    = gauge("scrub_last_end_timestamp_seconds", "When everything was last found whole; absent before.")
 	diskFree    = gauge("disk_free_bytes", "Free on the file system of the data directory.")
+	diskFloor   = gauge("disk_min_free_bytes", "Below so much free space the cluster takes no pushes while this node leads; 0: no floor.")
+	diskLow     = gauge("disk_low_space", "1 while less is free than that, or was and not yet a quarter more is.")
 )
 
 // Describe implements prometheus.Collector: what there is depends on the status.
@@ -203,6 +205,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	out.put(dataFree, float64(st.Storage.FreeBytesInFile))
 	out.put(logBytes, float64(st.Storage.LogBytes))
 	out.put(diskFree, float64(st.Storage.DiskFreeBytes))
+	out.put(diskFloor, float64(st.Storage.MinFreeBytes))
+	out.put(diskLow, flag(st.Storage.LowSpace))
 	out.streams(&st.Storage)
 	out.put(scrubRuns, float64(st.Storage.Scrub.Runs))
 	out.put(scrubBytes, float64(st.Storage.Scrub.Bytes))

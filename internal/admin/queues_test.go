@@ -288,7 +288,7 @@ func TestQueuesFail(t *testing.T) {
 		{queue.ErrPayloadNotUTF8, change[:1], 400, "base64-encode it"},
 		{queue.ErrShuttingDown, change[:1], 503, "the queue is shutting down on this node"},
 		{command.ErrClosed, change, 503, "the node is shutting down"},
-		{command.ErrNotAccepted, change, 503, "no leader took the command in time: nothing was changed"},
+		{command.ErrNotTaken, change, 503, "no leader took the command in time: nothing was changed"},
 		{fmt.Errorf("%w: x", command.ErrOutcomeUnknown), change, 504, "It may be done already, or be done yet: look at the queue before you ask again"},
 		{context.DeadlineExceeded, read, 503, "deadline"},
 		{queue.ErrUnknownQueue, read[1:], 404, "queue mail: the queue is not declared"},

@@ -166,7 +166,9 @@ type Storage struct {
 	LogLastIndex    uint64 `json:"log_last_index"`     //
 	LogBytes        int64  `json:"log_bytes"`          // size of the log's files
 	SnapshotIndex   uint64 `json:"snapshot_index"`     // 0: there is none
-	DiskFreeBytes   int64  `json:"disk_free_bytes"`    // free for this user on the data directory's file system
+	DiskFreeBytes   int64  `json:"disk_free_bytes"`    // free for this user on the data directory's file system, a second ago at most
+	MinFreeBytes    int64  `json:"min_free_bytes"`     // [node] min_free_bytes; 0: no floor
+	LowSpace        bool   `json:"low_space"`          // less than that is free: while this node leads, the cluster takes no pushes
 
 	Damage          string   `json:"damage,omitempty"` // why the node does not serve but fetches another one's data file
 	Streams         []Stream `json:"streams"`          // data files on their way now, from this node or to it

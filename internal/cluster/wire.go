@@ -319,10 +319,11 @@ const (
 	classOther   class = 3 // nobody knows
 	classBarred  class = 4 // errBarred
 	classKept    class = 5 // leader.ErrNotReset
+	classNoRoom  class = 6 // raftfsm.ErrNoRoom
 )
 
 // sentinels of the classes that have one.
-var sentinels = map[class]error{classNotSent: raftfsm.ErrNotSent, classRefused: raftfsm.ErrSessionRefused, classBarred: errBarred, classKept: leader.ErrNotReset}
+var sentinels = map[class]error{classNotSent: raftfsm.ErrNotSent, classRefused: raftfsm.ErrSessionRefused, classBarred: errBarred, classKept: leader.ErrNotReset, classNoRoom: raftfsm.ErrNoRoom}
 
 // answer is the answer to a request: an error, or what its op answers.
 type answer struct {

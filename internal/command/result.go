@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"fmt"
 
 	"pogod/internal/tagged"
 )
@@ -86,8 +87,10 @@ func DecodeResult(b []byte) (r Result, rest []byte, err error) {
 
 var (
 	// ErrNotAccepted is returned by a proposer when a command was certainly not
-	// accepted: no leader took it in time, or the node is closing.
-	ErrNotAccepted = errors.New("not accepted: no leader took the command in time")
+	// accepted; what wraps it says why.
+	ErrNotAccepted = errors.New("not accepted")
+	// ErrNotTaken is the ErrNotAccepted of a command that no leader took in time.
+	ErrNotTaken = fmt.Errorf("%w: no leader took the command in time", ErrNotAccepted)
 	// ErrOutcomeUnknown is returned by a proposer when a command was sent but its
 	// answer did not come in time. It may be applied now, later or never; the node
 	// goes on trying, and never applies it twice.

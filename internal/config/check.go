@@ -289,6 +289,7 @@ func (c *Config) Validate() error {
 	all.add("[node] log_format", logFormat(c.Node.LogFormat))
 	all.add("[node] shutdown_timeout", shutdownBounds.check(c.Node.ShutdownTimeout))
 	all.add("[node] push_timeout", pushBounds.check(c.Node.PushTimeout))
+	all.add("[node] min_free_bytes", countBounds.check(c.Node.MinFreeBytes))
 	all.add("[php] app", checkAbs(c.PHP.App))
 	for k, v := range c.PHP.Ini {
 		all.add("[php] ini", checkIni(k, v))

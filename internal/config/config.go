@@ -67,6 +67,9 @@ type Node struct {
 	// PushTimeout is how long a push waits for its commit before it answers 5,
 	// 100ms to 10m. Default 10s.
 	PushTimeout time.Duration
+	// MinFreeBytes is how much must be free on the file system of DataDir for pushes to be
+	// taken, 0 for none. Default 256 MiB.
+	MinFreeBytes int64
 }
 
 // PHP is the section [php].

@@ -89,7 +89,7 @@ func TestWithoutFile(t *testing.T) {
 	want := &Config{
 		Node: Node{
 			DataDir: dir + "/.pogod", Socket: dir + "/.pogod/pogod.sock", Mode: ModeDevelopment, LogLevel: "info",
-			LogFormat: "text", ShutdownTimeout: 30 * time.Second, PushTimeout: 10 * time.Second,
+			LogFormat: "text", ShutdownTimeout: 30 * time.Second, PushTimeout: 10 * time.Second, MinFreeBytes: 256 << 20,
 		},
 		PHP:   PHP{App: dir, Ini: map[string]string{}, KillGrace: 30 * time.Second, Watch: true},
 		Web:   Web{Listen: "127.0.0.1:8080", Root: dir + "/public", Index: "index.php", Threads: threads, AccessLog: AccessLog},
@@ -169,6 +169,7 @@ log_level = "debug"
 log_format = "json"
 shutdown_timeout = "0s"
 push_timeout = "1m"
+min_free_bytes = 1_000_000
 [php]
 app = "current"
 memory_limit = -1
@@ -236,7 +237,7 @@ ini = { precision = 5 }
 		File: "/srv/app/pogod.toml",
 		Node: Node{
 			DataDir: "/srv/data", Socket: "/srv/app/run/p.sock", Mode: ModeProduction, LogLevel: "debug", LogFormat: "json",
-			PushTimeout: time.Minute,
+			PushTimeout: time.Minute, MinFreeBytes: 1_000_000,
 		},
 		PHP: PHP{App: "/srv/app/current", MemoryLimit: "-1", ExtensionDir: "/srv/app/ext", KillGrace: 90 * time.Second, Ini: map[string]string{
 			"opcache.enable_cli": "1",
@@ -291,7 +292,6 @@ func TestInert(t *testing.T) {
 	t.Parallel()
 	c := parsed(t, `[node]
 id = "a"
-min_free_bytes = 1
 [queue]
 retain_failed = "168h"
 [queue.mail]
@@ -327,15 +327,14 @@ extension_dir = "x"
 	got := strings.Join(c.Inert, "\n")
 	want := strings.TrimSpace(strings.ReplaceAll(`
 pogod.toml:2: [node] id @
-pogod.toml:3: [node] min_free_bytes @
-pogod.toml:5: [queue] retain_failed @
-pogod.toml:7: [queue.mail] rate @
-pogod.toml:8: [[schedule]] @
-pogod.toml:24: [[websocket.app]] webhooks @
-pogod.toml:26: [websocket] history @
-pogod.toml:29: [cluster] bootstrap_expect @
-pogod.toml:30: [cluster] tls @
-pogod.toml:32: [admin] dashboard @
+pogod.toml:4: [queue] retain_failed @
+pogod.toml:6: [queue.mail] rate @
+pogod.toml:7: [[schedule]] @
+pogod.toml:23: [[websocket.app]] webhooks @
+pogod.toml:25: [websocket] history @
+pogod.toml:28: [cluster] bootstrap_expect @
+pogod.toml:29: [cluster] tls @
+pogod.toml:31: [admin] dashboard @
 `, "@", "is not built yet and has no effect"))
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

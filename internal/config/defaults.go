@@ -45,6 +45,7 @@ func defaults(file bool) *Config {
 			LogFormat:       "text",
 			ShutdownTimeout: 30 * time.Second,
 			PushTimeout:     10 * time.Second,
+			MinFreeBytes:    256 << 20,
 		},
 		PHP: PHP{App: ".", Ini: map[string]string{}, KillGrace: 30 * time.Second, Watch: true},
 		Web: Web{

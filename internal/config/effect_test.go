@@ -108,7 +108,7 @@ func TestOver(t *testing.T) {
 		t.Errorf("a restart for %q", restart)
 	}
 	// All the others are taken.
-	text := "[node]\nmode = \"development\"\nlog_level = \"debug\"\nlog_format = \"json\"\nshutdown_timeout = \"1s\"\npush_timeout = \"1s\"\nsocket = \"s\"\n" +
+	text := "[node]\nmode = \"development\"\nlog_level = \"debug\"\nlog_format = \"json\"\nshutdown_timeout = \"1s\"\npush_timeout = \"1s\"\nmin_free_bytes = 1\nsocket = \"s\"\n" +
 		"[queue]\nauto_create = true\n[queue.x]\n[[worker]]\n[[pool]]\n[web]\nindex = \"a.php\"\n[cluster]\nadvertise = \"n:1\"\n"
 	running, read := parsed(t, base, nil), parsed(t, text, nil)
 	next, restart := read.Over(running)

@@ -42,6 +42,7 @@ var abouts = []about{
 	{"[node]", "log_format", "", `"text" or "json"`, "how lines of the log are written"},
 	{"[node]", "shutdown_timeout", "", shutdownBounds.String(), "how long jobs and requests may go on after SIGTERM; 0s interrupts them"},
 	{"[node]", "push_timeout", "", pushBounds.String(), "how long a push waits for its commit"},
+	{"[node]", "min_free_bytes", "", "bytes; 0: no floor", "how much must be free on the disk of data_dir for pushes to be taken; below it they answer 5 while this node leads"},
 
 	{"[php]", "app", "", "a directory", "the application's root and PHP's working directory"},
 	{"[php]", "memory_limit", "that of php.ini", byteSize, "PHP's memory_limit, in bytes"},

@@ -44,7 +44,8 @@ func nodeFields(n *Node) fields {
 		"log_format":       text(&n.LogFormat, logFormat),
 		"shutdown_timeout": duration(&n.ShutdownTimeout, shutdownBounds.check),
 		"push_timeout":     duration(&n.PushTimeout, pushBounds.check),
-	}.inert("id", "min_free_bytes")
+		"min_free_bytes":   integer(&n.MinFreeBytes, countBounds.check),
+	}.inert("id")
 }
 
 func phpFields(p *PHP) fields {

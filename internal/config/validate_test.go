@@ -16,6 +16,7 @@ func TestValidate(t *testing.T) {
 		"socket":    func(c *Config) { c.Node.Socket = "/" + strings.Repeat("s", 107) },
 		"mode":      func(c *Config) { c.Node.Mode = "" },
 		"push":      func(c *Config) { c.Node.PushTimeout = 0 },
+		"floor":     func(c *Config) { c.Node.MinFreeBytes = -1 },
 		"ini":       func(c *Config) { c.PHP.Ini["a\nb"] = "1" },
 		"root":      func(c *Config) { c.Web.Root = "/etc" },
 		"threads":   func(c *Config) { c.Web.Threads = 0 },

@@ -16,8 +16,7 @@ import (
 
 // Bounds of what is well.
 const (
-	littleSpace = 1 << 30   // bytes
-	noSpace     = 100 << 20 // bytes
+	littleSpace = 1 << 30 // bytes
 	slowSync    = 20 * time.Millisecond
 	syncs       = 15 // that are measured
 )
@@ -76,8 +75,8 @@ func (p *patient) disk() {
 	}
 	free := int64(st.Bavail) * st.Bsize
 	switch {
-	case free < noSpace:
-		p.problem(check, "make room, or put [node] data_dir elsewhere: a node whose disk is full takes no pushes", "%s has %s free", dir, size(free))
+	case free < p.cfg.Node.MinFreeBytes:
+		p.problem(check, "make room, or put [node] data_dir elsewhere: while this node leads no pushes are taken", "%s has %s free, and [node] min_free_bytes is %s", dir, size(free), size(p.cfg.Node.MinFreeBytes))
 	case free < littleSpace:
 		p.warn(check, "make room, or put [node] data_dir elsewhere", "%s has %s free", dir, size(free))
 	default:

@@ -55,6 +55,7 @@ type Config struct {
 	SessionTTL  time.Duration // a session of another node that is silent for so long is ended; 0: none ever is, the node is alone
 	Definitions []byte        // queue.Definitions, encoded; until Define gives others
 	Hash        string        // of Definitions
+	Room        func() error  // nil while the disk has room for pushes, else why not; nil: it always has
 	Log         *slog.Logger
 }
 
@@ -141,8 +142,13 @@ func (l *Leader) signal() {
 }
 
 // Submit implements raftfsm.Submitter. Of its errors those that wrap raftfsm.ErrNotSent
-// say that the batch is in no log. wait is to be called, once.
+// or raftfsm.ErrNoRoom say that the batch is in no log. wait is to be called, once.
 func (l *Leader) Submit(batch []byte, pushes []raftfsm.QueueCount) func() (*raftfsm.Outcome, error) {
+	if len(pushes) > 0 && l.cfg.Room != nil {
+		if err := l.cfg.Room(); err != nil {
+			return func() (*raftfsm.Outcome, error) { return nil, fmt.Errorf("%w: %w", raftfsm.ErrNoRoom, err) }
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	x := l.assign(l.commands[:0], pushes)

@@ -411,3 +411,17 @@ func TestCloseWaitsForEntriesAndGivesNoMore(t *testing.T) {
 	}
 	<-closed
 }
+
+func TestNoRoomForPushes(t *testing.T) {
+	t.Parallel()
+	b := leading(t)
+	full := errors.New("3 MiB")
+	b.cfg.Room = func() error { return full } // before anything is submitted
+	if _, err := b.Submit([]byte("batch"), pushes("q", 0))(); !errors.Is(err, raftfsm.ErrNoRoom) || !errors.Is(err, full) || errors.Is(err, raftfsm.ErrNotSent) {
+		t.Error(err)
+	}
+	b.Submit([]byte("settles"), nil)
+	if e := b.entry(); e.batch != "settles" {
+		t.Errorf("%+v", e)
+	}
+}

@@ -1,0 +1,3 @@
+// Package disk is what a node knows of the disk under its data directory: how much room is
+// left for pushes.
+package disk
