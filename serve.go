@@ -63,6 +63,8 @@ type node struct {
 	web      *net.TCPListener // nil without PHP
 	webFile  *os.File         // the same socket, as it is handed to each web host
 
+	unwritable atomic.Pointer[string] // why the disk that failed could not be written at the last look
+
 	life       context.Context
 	cancel     context.CancelFunc // ends life: calls that are under way
 	leaving    atomic.Bool
@@ -122,6 +124,9 @@ func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Confi
 	select {
 	case <-ctx.Done():
 	case <-failed:
+		if errors.Is(n.group.Err(), raftfsm.ErrDisk) {
+			return n.outlast(ctx)
+		}
 		// Nothing can be closed well: the process ends, and its hosts with it.
 		n.tell(n.manager.Status("the node cannot go on: " + n.group.Err().Error()))
 		return fmt.Errorf("the node cannot go on: %w", n.group.Err())
@@ -366,8 +371,8 @@ func (n *node) ready() error {
 	switch {
 	case n.leaving.Load():
 		return errors.New("the node is shutting down")
-	case n.group.Err() != nil:
-		return n.group.Err()
+	case n.failure() != nil:
+		return n.failure()
 	case n.cluster == nil && !n.leader.Leading():
 		return errors.New("the node does not lead its group")
 	case n.cluster != nil && !n.knowsLeader():

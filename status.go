@@ -163,6 +163,9 @@ func (n *node) statusStorage() (admin.Storage, error) {
 	doc.Streams, doc.StreamsSent, doc.StreamsReceived = streams(running), sent, received
 	s := n.group.ScrubStats()
 	doc.Scrub = admin.Scrub{Running: s.Running, Runs: s.Runs, Bytes: s.Bytes, LastEndAt: timeOrNil(s.LastEnd)}
+	if err := n.failure(); err != nil {
+		doc.Failure = err.Error()
+	}
 	space := n.space.Standing()
 	doc.DiskFreeBytes, doc.MinFreeBytes, doc.LowSpace = space.Free, space.Floor, space.Low
 	return doc, nil

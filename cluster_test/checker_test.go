@@ -300,9 +300,9 @@ func (h *history) sessionLost(a *attempt, until int64) bool {
 }
 
 // excused reports whether a settling call may be answered 5: it took as long as calls may
-// take, or the session may have ended.
+// take, or the session may have ended, or the node's disk had failed.
 func (h *history) excused(a *attempt, c *settleCall) bool {
-	return h.pushTimeout > 0 && micros(c.endAt-c.at) >= h.pushTimeout || h.sessionLost(a, c.endAt)
+	return h.under(a.node, span{c.endAt, c.endAt}, faultDisk) || h.pushTimeout > 0 && micros(c.endAt-c.at) >= h.pushTimeout || h.sessionLost(a, c.endAt)
 }
 
 func micros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }

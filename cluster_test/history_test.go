@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -105,11 +106,12 @@ type settleCall struct {
 }
 
 type connSeen struct {
-	held  *attempt
-	open  *settleCall // under way
-	node  int         // of the dial
-	round int         // of the dial
-	lost  bool
+	held   *attempt
+	open   *settleCall // under way
+	node   int         // of the dial
+	round  int         // of the dial
+	dialed int64       // when
+	lost   bool
 }
 
 func newHistory(rules map[string]rule) *history {
@@ -146,10 +148,10 @@ func (h *history) add(e event) {
 	}
 	switch e.what {
 	case evDial:
-		if c.lost && c.node == e.node && c.round == e.round && !h.dying && !h.leaving(e.node, e.at) {
+		if c.lost && c.node == e.node && c.round == e.round && !h.dying && !h.under(e.node, span{c.dialed, e.at}, faultLeave, faultDisk) {
 			h.violate(dropped, "connection %d, while the node lived", e.conn)
 		}
-		c.lost, c.node, c.round = false, e.node, e.round
+		c.lost, c.node, c.round, c.dialed = false, e.node, e.round, e.at
 	case evPush:
 		e.node = c.node
 		h.pushes[e.n] = &pushSeen{event: e}
@@ -194,20 +196,23 @@ func (h *history) add(e event) {
 	}
 }
 
-// leaving reports whether a node was about to end by SIGTERM at a time, so that it handed out
-// nothing and refused pushes.
-func (h *history) leaving(node int, at int64) (is bool) {
-	for _, e := range h.faults {
-		if e.at > at {
-			break
+// leaving reports whether a node was about to end by itself at a time, by SIGTERM or because
+// its disk failed, so that it handed out nothing and refused pushes.
+func (h *history) leaving(node int, at int64) bool {
+	return h.under(node, span{at, at}, faultLeave, faultDisk)
+}
+
+// under reports whether a node was under a fault of such a kind at some time of a stretch, or
+// a moment before.
+func (h *history) under(node int, s span, kinds ...string) bool {
+	return slices.ContainsFunc(h.faults, func(f event) bool {
+		if f.what != evFault || f.at > s.to || f.where != fmt.Sprint(node) || !slices.Contains(kinds, f.fault) {
+			return false
 		}
-		if e.fault == faultLeave && e.where == fmt.Sprint(node) {
-			is = true
-		} else if e.what == evHeal && is {
-			is = false
-		}
-	}
-	return is
+		return !slices.ContainsFunc(h.faults, func(e event) bool {
+			return e.what == evHeal && e.round == f.round && micros(s.from-e.at) > startedLate
+		})
+	})
 }
 
 func (h *history) attempt(job string, lease uint64) *attempt {

@@ -351,6 +351,7 @@ type statusDoc struct {
 		LogFirst uint64 `json:"log_first_index"`
 		LogLast  uint64 `json:"log_last_index"`
 		Damage   string
+		Failure  string
 		Low      bool `json:"low_space"`
 		Streams  []struct {
 			Node         string

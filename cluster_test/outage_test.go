@@ -17,6 +17,7 @@ const (
 	faultBridge = "bridge" // two nodes hear the third one, and not each other
 	faultOneWay = "oneway" // a node does not hear another, which hears it
 	faultLeave  = "leave"  // SIGTERM, and a start; over when the node is ready again
+	faultDisk   = "disk"   // writes or syncs fail; over when the node is ready again
 )
 
 // parseWays is the reverse of formatWays; nil for what names a node.
@@ -98,7 +99,7 @@ func silentNodes(active []event, nodes int) []bool {
 			cut[w], cut[way{w.to, w.from}] = true, true // without answers, no way is of use
 		}
 		var node int
-		if n, _ := fmt.Sscan(e.where, &node); n == 1 && (e.fault == faultKill || e.fault == faultPause) {
+		if n, _ := fmt.Sscan(e.where, &node); n == 1 && slices.Contains([]string{faultKill, faultPause, faultDisk}, e.fault) {
 			down[node] = true
 		}
 	}

@@ -50,7 +50,7 @@ type Outcome struct {
 }
 
 // ErrStopped is returned when the state machine met an error that it must not go on
-// after; Failed tells which.
+// after, other than ErrDisk; Failed tells which.
 var ErrStopped = errors.New("the state machine has stopped")
 
 // FSM is the replicated state: queues, sessions, the counter, cluster time. It
@@ -80,6 +80,7 @@ type FSM struct {
 	closing   sync.WaitGroup                  // files that Restore replaced
 
 	failed    chan struct{} // closed with err set
+	halted    chan struct{} // closed by halt
 	committed atomic.Uint64 // the index that the file holds durably
 	lastIndex atomic.Uint64 // applied.index, without the lock
 	env       queue.Env     // reused for every command, under mu
@@ -107,7 +108,7 @@ var _ raft.BatchingFSM = (*FSM)(nil)
 
 // OpenFSM reads the state that store holds, or begins a new one.
 func OpenFSM(store *storage.Store, c clock.Clock) (*FSM, error) {
-	f := &FSM{clock: c, store: store, queue: queue.NewState(), failed: make(chan struct{})}
+	f := &FSM{clock: c, store: store, queue: queue.NewState(), failed: make(chan struct{}), halted: make(chan struct{})}
 	if err := storage.Guard(f.load); err != nil {
 		return nil, fmt.Errorf("read the data file: %w", err)
 	}
@@ -347,7 +348,7 @@ func (f *FSM) write() error {
 		return err
 	}
 	if err := f.store.Commit(); err != nil {
-		return err
+		return diskFailed(fmt.Errorf("%s: %w", f.store.Path(), err))
 	}
 	f.cmds, f.bytes = 0, 0
 	f.committed.Store(f.applied.index)
@@ -366,7 +367,9 @@ func (f *FSM) flush() {
 // stop keeps the first error and says so. mu is held.
 func (f *FSM) stop(err error) {
 	if err != nil && f.err == nil {
-		f.err = fmt.Errorf("%w: %w", ErrStopped, err)
+		if f.err = err; !errors.Is(err, ErrDisk) {
+			f.err = fmt.Errorf("%w: %w", ErrStopped, err)
+		}
 		if errors.Is(err, storage.ErrCorrupt) && f.damaged != nil {
 			f.damaged(err)
 		}
@@ -385,6 +388,26 @@ func (f *FSM) Err() error {
 	return f.err
 }
 
+// unreadable returns why the state cannot be shown. A disk that took no commit leaves what
+// it had, and what is in memory. mu is held.
+func (f *FSM) unreadable() error {
+	if errors.Is(f.err, ErrDisk) {
+		return nil
+	}
+	return f.err
+}
+
+// halt says that nothing more will be applied: reads are given what there is.
+func (f *FSM) halt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	select {
+	case <-f.halted:
+	default:
+		close(f.halted)
+	}
+}
+
 // Queues lists the queues without waiting for the lock.
 func (f *FSM) Queues() *queue.Table { return f.queue.Table() }
 
@@ -399,8 +422,8 @@ func (f *FSM) Paused(name string) bool { return f.Queues().Paused(name) }
 func (f *FSM) Inspect(g func(s *queue.State, tx *storage.Tx) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil {
-		return f.err
+	if err := f.unreadable(); err != nil {
+		return err
 	}
 	err := storage.Guard(func() error {
 		if f.store.Dirty() {
@@ -425,7 +448,7 @@ func (f *FSM) View(g func(tx *storage.Tx) error) error {
 		if f.err == nil {
 			f.stop(f.commit())
 		}
-		err, store := f.err, f.store
+		err, store := f.unreadable(), f.store
 		f.mu.Unlock()
 		if err != nil {
 			return err
@@ -497,7 +520,7 @@ func (f *FSM) Sessions() map[uint64]string {
 func (f *FSM) Applied() uint64 { return f.lastIndex.Load() }
 
 // WaitApplied waits until the entry with that index is applied here. It fails when ctx
-// ends, or the state machine has stopped.
+// ends, or the state machine has stopped; in a halted group it waits for nothing.
 func (f *FSM) WaitApplied(ctx context.Context, index uint64) error {
 	if f.lastIndex.Load() >= index {
 		return nil
@@ -507,8 +530,17 @@ func (f *FSM) WaitApplied(ctx context.Context, index uint64) error {
 	for f.lastIndex.Load() < index {
 		select {
 		case <-applied:
+		case <-f.halted:
+			return nil
 		case <-f.failed:
-			return f.Err()
+			if err := f.Err(); !errors.Is(err, ErrDisk) {
+				return err
+			}
+			select { // it is halted next
+			case <-f.halted:
+			case <-ctx.Done():
+			}
+			return nil
 		case <-ctx.Done():
 			return fmt.Errorf("entry %d is not applied on this node yet, which is at %d: %w", index, f.lastIndex.Load(), ctx.Err())
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/segment"
 
 	"pogod/internal/command"
 	"pogod/internal/datadir"
@@ -62,15 +63,20 @@ func openLog(dir string, limit int64, logger hclog.Logger) (*logStore, error) {
 	if err := storage.VerifyPages(filepath.Join(dir, metadb.FileName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: term, vote and segments: %w", ErrLogDamaged, err)
 	}
-	meta := &metadb.BoltMetaDB{}
-	w, err := openWAL(func() (*wal.WAL, error) {
-		return wal.Open(dir, wal.WithMetaStore(meta), wal.WithLogger(logger), wal.WithSegmentFiler(segmentFiler(dir)),
+	if err := os.Remove(filepath.Join(dir, rewritten)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	s := &logStore{meta: &metadb.BoltMetaDB{}, limit: limit, full: make(chan struct{}, 1), failed: make(chan struct{})}
+	files := logFiles{walFiles(), func(err error) { s.fail(diskFailed(fmt.Errorf("write the log: %w", err))) }}
+	var err error
+	s.WAL, err = openWAL(func() (*wal.WAL, error) {
+		return wal.Open(dir, wal.WithMetaStore(s.meta), wal.WithLogger(logger), wal.WithSegmentFiler(segment.NewFiler(dir, files)),
 			wal.WithSegmentSize(int(limit))) // an entry that was cut off is gone with its segment, not before
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the log in %s: %w", dir, err), meta.Close())
+		return nil, errors.Join(fmt.Errorf("open the log in %s: %w", dir, err), s.meta.Close())
 	}
-	return &logStore{WAL: w, meta: meta, limit: limit, full: make(chan struct{}, 1), failed: make(chan struct{})}, nil
+	return s, nil
 }
 
 // openWAL opens raft-wal, which panics on some things that cannot be.
@@ -101,9 +107,8 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		size += len(l.Data)
 	}
 	if err := s.WAL.StoreLogs(sealed(logs)); err != nil {
-		err = fmt.Errorf("append to the log: %w", err)
-		s.fail(err)
-		return err
+		s.fail(diskFailed(fmt.Errorf("append to the log: %w", err)))
+		return s.firstErr()
 	}
 	s.entries.Add(int64(len(logs)))
 	if s.bytes.Add(int64(size)) > s.limit {
@@ -111,6 +116,15 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		case s.full <- struct{}{}:
 		default:
 		}
+	}
+	return nil
+}
+
+// DeleteRange implements raft.LogStore. After a failure raft-wal does not know what it has.
+func (s *logStore) DeleteRange(first, last uint64) error {
+	if err := s.WAL.DeleteRange(first, last); err != nil {
+		s.fail(diskFailed(fmt.Errorf("cut the log: %w", err)))
+		return s.firstErr()
 	}
 	return nil
 }

@@ -96,9 +96,10 @@ type Proposer struct {
 	blocked bool          // for retryPause: there was no leader
 	noRoom  error         // why the leader took no pushes, as of refused
 	refused time.Time
-	silent  bool // a keep-alive is due
-	closing bool // no new calls
-	quit    bool // give up
+	silent  bool  // a keep-alive is due
+	closing bool  // no new calls
+	quit    bool  // give up
+	failure error // why this node takes nothing any more
 
 	opening uint64 // run's: the number of an opening whose outcome is not known; 0: none
 
@@ -106,6 +107,7 @@ type Proposer struct {
 	standing  standing
 	lastIndex atomic.Uint64 // the greatest entry that a caller was told the outcome of
 	confirmed chan struct{} // see Confirmed
+	failed    chan struct{} // closed with failure set
 	done      chan struct{} // closed when run has ended
 	wg        sync.WaitGroup
 }
@@ -134,7 +136,7 @@ type flight struct {
 
 // NewProposer starts a proposer. Close stops it.
 func NewProposer(cfg ProposerConfig) *Proposer {
-	p := &Proposer{cfg: cfg, done: make(chan struct{}), confirmed: make(chan struct{}, 1)}
+	p := &Proposer{cfg: cfg, failed: make(chan struct{}), done: make(chan struct{}), confirmed: make(chan struct{}, 1)}
 	p.cond = sync.NewCond(&p.mu)
 	p.SetTimeout(cfg.Timeout)
 	p.standing.clock, p.standing.ttl, p.standing.looked = cfg.Clock, cfg.SessionTTL, cfg.Clock.Boot()
@@ -226,6 +228,10 @@ func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Res
 		}
 	}
 	p.mu.Lock()
+	if p.failure != nil {
+		defer p.mu.Unlock()
+		return command.Result{}, p.failure
+	}
 	if p.closing {
 		p.mu.Unlock()
 		return command.Result{}, command.ErrClosed
@@ -251,6 +257,7 @@ func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Res
 		return k.result, k.err
 	case <-ctx.Done():
 	case <-late:
+	case <-p.failed:
 	}
 	return p.giveUp(k)
 }
@@ -261,6 +268,9 @@ func (p *Proposer) giveUp(k *call) (command.Result, error) {
 	defer p.mu.Unlock()
 	if i := slices.Index(p.waiting, k); i >= 0 {
 		p.waiting = slices.Delete(p.waiting, i, i+1)
+		if p.failure != nil {
+			return command.Result{}, p.failure
+		}
 		return command.Result{}, command.ErrNotTaken
 	}
 	select {
@@ -609,6 +619,19 @@ func (p *Proposer) sessionEnded(f *flight) {
 	case quit:
 		p.land(f, nil, command.ErrClosed)
 	}
+	p.cond.Broadcast()
+}
+
+// Fail gives up, for a node that cannot go on: from now on calls get command.ErrNotAccepted
+// with the reason, and those that were sent command.ErrOutcomeUnknown, all at once.
+func (p *Proposer) Fail(why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failure != nil {
+		return
+	}
+	p.failure, p.quit = fmt.Errorf("%w: %w", command.ErrNotAccepted, why), true
+	close(p.failed)
 	p.cond.Broadcast()
 }
 

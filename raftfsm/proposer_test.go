@@ -512,3 +512,21 @@ func TestTooLargeCommandIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestFailAnswersEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	b := prepareWith(t, 0, raftfsm.ProposerConfig{})
+	<-b.Confirmed()
+	sent := b.propose("a", 0)
+	x := b.batch()
+	waiting := b.propose("b", 0)
+	why := errors.New("the disk")
+	b.Fail(why)
+	b.Fail(errors.New("a second time"))
+	b.want(sent, command.ErrOutcomeUnknown)
+	b.want(waiting, command.ErrNotAccepted)
+	if _, err := b.Propose(t.Context(), &command.Command{Op: command.Push, Queue: "c"}); !errors.Is(err, why) || !errors.Is(err, command.ErrNotAccepted) {
+		t.Error(err)
+	}
+	x.answer(nil, errFake)
+}

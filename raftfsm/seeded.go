@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft-wal/fs"
-	"github.com/hashicorp/raft-wal/segment"
 	"github.com/hashicorp/raft-wal/types"
 
 	"pogod/internal/clock"
@@ -63,12 +62,12 @@ func seededTime(stamp int64, c clock.Clock) int64 {
 	return c.Now().UnixMilli()
 }
 
-// segmentFiler returns nil, which is raft-wal's own, or one whose files never sync.
-func segmentFiler(dir string) types.SegmentFiler {
+// walFiles are raft-wal's own, or files that never sync.
+func walFiles() types.VFS {
 	if seededBug != bugNoLogFsync {
-		return nil
+		return fs.New()
 	}
-	return segment.NewFiler(dir, unsynced{fs.New()})
+	return unsynced{fs.New()}
 }
 
 // unsynced is raft-wal's file system without fsync.

@@ -3,6 +3,7 @@
 package raftfsm
 
 import (
+	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
 
 	"pogod/internal/clock"
@@ -28,5 +29,5 @@ func restores() bool { return true }
 // seededTime returns the stamp.
 func seededTime(stamp int64, _ clock.Clock) int64 { return stamp }
 
-// segmentFiler returns nil, which is raft-wal's own.
-func segmentFiler(string) types.SegmentFiler { return nil }
+// walFiles are raft-wal's own.
+func walFiles() types.VFS { return fs.New() }

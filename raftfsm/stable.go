@@ -21,8 +21,8 @@ import (
 // Set implements raft.StableStore.
 func (s *logStore) Set(key, value []byte) error {
 	if err := s.put(key, value); err != nil {
-		s.fail(err)
-		select {} // the process ends
+		s.fail(diskFailed(err))
+		select {} // the process ends, or is replaced
 	}
 	return nil
 }

@@ -145,6 +145,7 @@ var (
 	scrubEnd    = gauge("scrub_last_end_timestamp_seconds", "When everything was last found whole; absent before.")
 	diskFree    = gauge("disk_free_bytes", "Free on the file system of the data directory.")
 	diskFloor   = gauge("disk_min_free_bytes", "Below so much free space the cluster takes no pushes while this node leads; 0: no floor.")
+	diskFailed  = gauge("disk_failed", "1 while the node takes nothing because its disk refused a write or a sync.")
 	diskLow     = gauge("disk_low_space", "1 while less is free than that, or was and not yet a quarter more is.")
 )
 
@@ -206,6 +207,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	out.put(logBytes, float64(st.Storage.LogBytes))
 	out.put(diskFree, float64(st.Storage.DiskFreeBytes))
 	out.put(diskFloor, float64(st.Storage.MinFreeBytes))
+	out.put(diskFailed, flag(st.Storage.Failure != ""))
 	out.put(diskLow, flag(st.Storage.LowSpace))
 	out.streams(&st.Storage)
 	out.put(scrubRuns, float64(st.Storage.Scrub.Runs))

@@ -170,10 +170,11 @@ type Storage struct {
 	MinFreeBytes    int64  `json:"min_free_bytes"`     // [node] min_free_bytes; 0: no floor
 	LowSpace        bool   `json:"low_space"`          // less than that is free: while this node leads, the cluster takes no pushes
 
-	Damage          string   `json:"damage,omitempty"` // why the node does not serve but fetches another one's data file
-	Streams         []Stream `json:"streams"`          // data files on their way now, from this node or to it
-	StreamsSent     uint64   `json:"streams_sent"`     // that came to their end, since the node started
-	StreamsReceived uint64   `json:"streams_received"` //
+	Failure         string   `json:"failure,omitempty"` // what the disk refused: the node takes nothing until it can be written again, and starts anew then
+	Damage          string   `json:"damage,omitempty"`  // why the node does not serve but fetches another one's data file
+	Streams         []Stream `json:"streams"`           // data files on their way now, from this node or to it
+	StreamsSent     uint64   `json:"streams_sent"`      // that came to their end, since the node started
+	StreamsReceived uint64   `json:"streams_received"`  //
 	Scrub           Scrub    `json:"scrub"`
 
 	// Only with ?hash=1.

@@ -135,6 +135,9 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	}
 	label("storage", fmt.Sprintf("file %s, %s of it free; %s; %s; %s free on disk", size(st.FileBytes), size(st.FreeBytesInFile),
 		log, snapshot, size(st.DiskFreeBytes)))
+	if st.Failure != "" {
+		label("failure", p.the(red, clean(st.Failure)))
+	}
 	if st.Damage != "" {
 		label("damage", p.the(red, clean(st.Damage)))
 	}

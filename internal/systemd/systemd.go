@@ -18,6 +18,7 @@ import (
 type Notifier struct {
 	socket   string
 	watchdog time.Duration
+	taken    []string
 }
 
 // New takes what the service manager has put into the environment, and removes it: a child
@@ -30,10 +31,17 @@ func New() *Notifier {
 		n.watchdog = time.Duration(usec) * time.Microsecond
 	}
 	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} {
+		if value, ok := os.LookupEnv(name); ok {
+			n.taken = append(n.taken, name+"="+value)
+		}
 		_ = os.Unsetenv(name) // fails for no name like these
 	}
 	return n
 }
+
+// Environment is what New took out of the environment, as NAME=VALUE, for a program that
+// takes this one's place under the same process id.
+func (n *Notifier) Environment() []string { return n.taken }
 
 // Watchdog is how long the service manager waits for a Ping before it ends the process; 0
 // when it does not.

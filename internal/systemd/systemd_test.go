@@ -47,6 +47,9 @@ func TestMessages(t *testing.T) { // not parallel: it changes the environment
 		if !n.Enabled() || n.Watchdog() != 3*time.Second || os.Getenv("NOTIFY_SOCKET")+os.Getenv("WATCHDOG_USEC")+os.Getenv("WATCHDOG_PID") != "" {
 			t.Errorf("%+v, %q", n, os.Getenv("NOTIFY_SOCKET"))
 		}
+		if got := fmt.Sprint(n.Environment()); got != fmt.Sprintf("[NOTIFY_SOCKET=%s WATCHDOG_USEC=3000000 WATCHDOG_PID=%d]", name, os.Getpid()) {
+			t.Error(got)
+		}
 		for want, send := range map[string]func() error{
 			"^READY=1\nSTATUS=serving now$":                             func() error { return n.Ready("serving\nnow") },
 			"^RELOADING=1\nMONOTONIC_USEC=[0-9]+\nSTATUS=r$":            func() error { return n.Reloading("r") },
