@@ -108,7 +108,7 @@ func (n *node) notes() []string {
 }
 
 // told is what the log says of the node, so that each change is said once.
-type told struct{ differs, ahead, low bool }
+type told struct{ differs, ahead, low, slow bool }
 
 // tellTime says in the log what has changed. It is called by one goroutine.
 func (n *node) tellTime(t *told) {

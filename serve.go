@@ -356,7 +356,7 @@ func (n *node) report(life context.Context) {
 		select {
 		case <-t.C:
 			n.tellTime(&said)
-			n.tellSpace(&said)
+			n.tellDisk(&said)
 			if err := n.queue.Report(life); err != nil && life.Err() == nil {
 				n.log.Debug("counters were not reported", "error", err)
 			}

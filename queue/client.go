@@ -336,6 +336,12 @@ func (c *Client) Stats(ctx context.Context, name string) (all []Stats, err error
 	if err := c.ownWrites(ctx); err != nil {
 		return nil, err
 	}
+	return c.Seen(name)
+}
+
+// Seen is Stats of this node's state as it is: of one that lags, without what its callers
+// were answered last.
+func (c *Client) Seen(name string) (all []Stats, err error) {
 	err = c.reader.Inspect(func(s *State, tx *storage.Tx) error {
 		if name == "" {
 			all, err = s.AllStats(tx)

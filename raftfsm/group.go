@@ -19,6 +19,7 @@ import (
 
 	"pogod/internal/clock"
 	"pogod/internal/datadir"
+	"pogod/raftfsm/disk"
 	"pogod/storage"
 )
 
@@ -329,6 +330,9 @@ func (g *Group) Snapshot() error {
 // Streams returns the data files that are on their way from or to this node, and how many
 // it has sent and received whole since its start.
 func (g *Group) Streams() (running []Stream, sent, received uint64) { return g.streams.all() }
+
+// Syncs returns how long the syncs of the log take.
+func (g *Group) Syncs() disk.SyncStanding { return g.log.syncs.Standing() }
 
 // Failed returns a channel that is closed when the node must end: its log or its state
 // machine cannot go on. Err says why.

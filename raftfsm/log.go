@@ -17,8 +17,10 @@ import (
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 
+	"pogod/internal/clock"
 	"pogod/internal/command"
 	"pogod/internal/datadir"
+	"pogod/raftfsm/disk"
 	"pogod/storage"
 )
 
@@ -34,7 +36,8 @@ var ErrEntryTooLarge = errors.New("raftfsm: log entry too large")
 // for the process.
 type logStore struct {
 	*wal.WAL
-	meta *metadb.BoltMetaDB // ours to close: WAL.Close leaves it locked
+	meta  *metadb.BoltMetaDB // ours to close: WAL.Close leaves it locked
+	syncs *disk.Syncs
 
 	checked bool         // check found nothing wrong, and the log is open
 	limit   int64        // bytes since the last snapshot that ask for the next one
@@ -66,8 +69,8 @@ func openLog(dir string, limit int64, logger hclog.Logger) (*logStore, error) {
 	if err := os.Remove(filepath.Join(dir, rewritten)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	s := &logStore{meta: &metadb.BoltMetaDB{}, limit: limit, full: make(chan struct{}, 1), failed: make(chan struct{})}
-	files := logFiles{walFiles(), func(err error) { s.fail(diskFailed(fmt.Errorf("write the log: %w", err))) }}
+	s := &logStore{meta: &metadb.BoltMetaDB{}, syncs: disk.NewSyncs(clock.System()), limit: limit, full: make(chan struct{}, 1), failed: make(chan struct{})}
+	files := logFiles{walFiles(), func(err error) { s.fail(diskFailed(fmt.Errorf("write the log: %w", err))) }, s.syncs}
 	var err error
 	s.WAL, err = openWAL(func() (*wal.WAL, error) {
 		return wal.Open(dir, wal.WithMetaStore(s.meta), wal.WithLogger(logger), wal.WithSegmentFiler(segment.NewFiler(dir, files)),

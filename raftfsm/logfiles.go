@@ -2,14 +2,17 @@ package raftfsm
 
 import (
 	"github.com/hashicorp/raft-wal/types"
+
+	"pogod/raftfsm/disk"
 )
 
 // logFiles are the files of raft-wal. They keep the first failure: one that comes when a
 // segment is begun raft-wal tells in a line of its log alone, and the next append fails for
-// another reason.
+// another reason. And they time each sync.
 type logFiles struct {
 	types.VFS
 	failed func(error)
+	syncs  *disk.Syncs
 }
 
 func (f logFiles) Create(dir, name string, size uint64) (types.WritableFile, error) {
@@ -46,4 +49,4 @@ func (f logFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, f.of.note(err)
 }
 
-func (f logFile) Sync() error { return f.of.note(f.WritableFile.Sync()) }
+func (f logFile) Sync() error { return f.of.note(f.of.syncs.Time(f.WritableFile.Sync)) }

@@ -145,6 +145,8 @@ var (
 	scrubEnd    = gauge("scrub_last_end_timestamp_seconds", "When everything was last found whole; absent before.")
 	diskFree    = gauge("disk_free_bytes", "Free on the file system of the data directory.")
 	diskFloor   = gauge("disk_min_free_bytes", "Below so much free space the cluster takes no pushes while this node leads; 0: no floor.")
+	logSync     = gauge("log_sync_seconds", "How long the syncs of the log took.") // a histogram
+	diskSlow    = gauge("disk_slow", "1 while the median of the last syncs of the log is 100 ms or more.")
 	diskFailed  = gauge("disk_failed", "1 while the node takes nothing because its disk refused a write or a sync.")
 	diskLow     = gauge("disk_low_space", "1 while less is free than that, or was and not yet a quarter more is.")
 )
@@ -207,6 +209,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	out.put(logBytes, float64(st.Storage.LogBytes))
 	out.put(diskFree, float64(st.Storage.DiskFreeBytes))
 	out.put(diskFloor, float64(st.Storage.MinFreeBytes))
+	out.syncs(&st.Storage.Syncs)
+	out.put(diskSlow, flag(st.Storage.Syncs.Slow))
 	out.put(diskFailed, flag(st.Storage.Failure != ""))
 	out.put(diskLow, flag(st.Storage.LowSpace))
 	out.streams(&st.Storage)
@@ -263,6 +267,14 @@ func (s sink) pool(p Pool) {
 	s.put(poolWait, p.WaitMS/1000, p.Name)
 	s.put(poolRun, p.RunMS/1000, p.Name)
 	s.put(poolRestarts, float64(p.Restarts), p.Name)
+}
+
+func (s sink) syncs(all *Syncs) {
+	buckets := make(map[float64]uint64, len(all.Buckets))
+	for _, b := range all.Buckets {
+		buckets[b.Seconds] = b.Count
+	}
+	s <- prometheus.MustNewConstHistogram(logSync.desc, all.Count, all.TotalSeconds, buckets)
 }
 
 func (s sink) streams(st *Storage) {

@@ -170,6 +170,7 @@ type Storage struct {
 	MinFreeBytes    int64  `json:"min_free_bytes"`     // [node] min_free_bytes; 0: no floor
 	LowSpace        bool   `json:"low_space"`          // less than that is free: while this node leads, the cluster takes no pushes
 
+	Syncs           Syncs    `json:"syncs"`
 	Failure         string   `json:"failure,omitempty"` // what the disk refused: the node takes nothing until it can be written again, and starts anew then
 	Damage          string   `json:"damage,omitempty"`  // why the node does not serve but fetches another one's data file
 	Streams         []Stream `json:"streams"`           // data files on their way now, from this node or to it
@@ -190,6 +191,24 @@ type Stream struct {
 	Bytes   int64     `json:"bytes"`   // so far
 	Total   int64     `json:"total"`   // 0: not known yet
 	Since   time.Time `json:"since"`
+}
+
+// Syncs is how long the syncs of the log take: a push waits for one on the node that leads,
+// and for one on another node.
+type Syncs struct {
+	Slow         bool         `json:"slow"`          // the median is 100 ms, or was and is not yet below 50
+	Recent       int          `json:"recent"`        // of the last 16 syncs, those within the last 30 s, of which are
+	MedianMS     float64      `json:"median_ms"`     // the median, in milliseconds
+	LongestMS    float64      `json:"longest_ms"`    // and the longest
+	Count        uint64       `json:"count"`         // since the node started
+	TotalSeconds float64      `json:"total_seconds"` // that all of them took
+	Buckets      []SyncBucket `json:"buckets"`       // a cumulative histogram of all of them
+}
+
+// SyncBucket is how many syncs took at most so long.
+type SyncBucket struct {
+	Seconds float64 `json:"seconds"`
+	Count   uint64  `json:"count"`
 }
 
 // Scrub is the reading of everything on the disk, once a day, that finds flipped bits.
@@ -244,6 +263,7 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	p.Schedules = list(p.Schedules)
 	p.PHP.Hosts = list(p.PHP.Hosts)
 	p.Storage.Streams = list(p.Storage.Streams)
+	p.Storage.Syncs.Buckets = list(p.Storage.Syncs.Buckets)
 	p.Workers = append([]Worker{}, p.Workers...) // a copy: the caller's stay as they are
 	for i := range p.Workers {
 		p.Workers[i].Queues = list(p.Workers[i].Queues)

@@ -56,6 +56,9 @@ func (p *patient) running(ctx context.Context) {
 			p.warn(check, "start it, or look at the network between them", "member %s at %s cannot be reached", m.ID, m.Address)
 		}
 	}
+	if s := st.Storage.Syncs; s.Slow {
+		p.warn(check, "a disk of its own, or a faster one; see what else writes to it", "the disk is slow: a sync of the log takes %.0f ms (median of the last %d, the longest %.0f ms)", s.MedianMS, s.Recent, s.LongestMS)
+	}
 	if len(st.Node.RestartFor) > 0 {
 		p.warn(check, "start it again when it suits", "%s changed in the configuration and count at the next start", strings.Join(st.Node.RestartFor, ", "))
 	}
