@@ -13,6 +13,7 @@ const (
 	bugSnapshotRace       = "snapshot-race"
 	bugRestoreSkipped     = "restore-skipped"
 	bugWallClock          = "wall-clock"
+	bugEarlyPromotion     = "early-promotion"
 )
 
 // controlRounds is how many rounds a bug may take to be seen.

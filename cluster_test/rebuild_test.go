@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -347,6 +348,63 @@ func TestControlRestoreSkipped(t *testing.T) {
 	if hash, differ := c.sameState(); len(differ) == 0 {
 		t.Errorf("the bug is not found: all have %s", hash)
 	}
+}
+
+// TestANodeThatJoinsHasNoVoteBeforeItsData has a follower lose its data and join again: until
+// it has been started it cannot have a vote.
+func TestANodeThatJoinsHasNoVoteBeforeItsData(t *testing.T) {
+	t.Parallel()
+	notTwice(t)
+	c := newCluster(t, build(t, ""), nil)
+	if voter := c.emptyVoter(); voter != "" {
+		t.Errorf("node %s has a vote, and no data", voter)
+	}
+	for _, n := range c.nodes {
+		if n.cmd == nil {
+			n.start()
+		}
+	}
+	c.whole()
+}
+
+// TestControlEarlyPromotion takes nodes that give a member its vote before it has the data.
+func TestControlEarlyPromotion(t *testing.T) {
+	t.Parallel()
+	notTwice(t)
+	bin := build(t, "seeded")
+	for range controlRounds {
+		c := newCluster(t, bin, func(n *node) { n.env = []string{bugEnv + "=" + bugEarlyPromotion} })
+		if c.emptyVoter() != "" {
+			return
+		}
+		for _, n := range c.nodes {
+			n.kill()
+		}
+	}
+	t.Errorf("the bug was not found in %d runs: nothing votes that has no data", controlRounds)
+}
+
+// looksFor is how long a leader is given to promote: some of its looks, twice a second.
+const looksFor = 3 * time.Second
+
+// emptyVoter lets a follower join again without its data, does not start it, and returns the
+// id of a node that has got a vote so; "" when none has.
+func (c *cluster) emptyVoter() string {
+	c.t.Helper()
+	leader := c.leader()
+	i := (leader + 1) % 3
+	c.nodes[i].kill()
+	c.wipe(i)
+	for begin := time.Now(); time.Since(begin) < looksFor; pause(c.t.Context(), lookPause) {
+		doc, err := c.nodes[leader].document(c.t.Context(), "")
+		if err != nil {
+			continue
+		}
+		if at := slices.IndexFunc(doc.Raft.Members, func(m member) bool { return m.Voter && m.Address == c.nodes[i].addr }); at >= 0 {
+			return doc.Raft.Members[at].ID
+		}
+	}
+	return ""
 }
 
 // lagging pauses a follower until it lags behind the log, and returns how it goes on.

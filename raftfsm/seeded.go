@@ -26,6 +26,7 @@ const (
 	bugSnapshotRace       = "snapshot-race"        // a stream has the meta of the marker, not of what it holds
 	bugRestoreSkipped     = "restore-skipped"      // a received file is not swapped in
 	bugWallClock          = "wall-clock"           // the state machine takes the time from its node's clock
+	// and "early-promotion", in internal/cluster
 )
 
 var earlyAnswers atomic.Uint64

