@@ -29,6 +29,7 @@ func (n *node) openCluster(group *raftfsm.Config) error {
 	if err != nil {
 		return err
 	}
+	n.id = id
 	n.tokens = identity.NewTokens(id, time.Now)
 	n.cluster, err = cluster.Open(cluster.Config{
 		Identity: id, Tokens: n.tokens, Listener: ln, Advertise: n.cfg.Cluster.Advertise, Start: start,

@@ -44,8 +44,9 @@ type node struct {
 	started time.Time
 
 	dir      *datadir.Dir
-	cluster  *cluster.Cluster // nil: a node alone
-	tokens   *identity.Tokens // of cluster
+	cluster  *cluster.Cluster   // nil: a node alone
+	id       *identity.Identity // of a member; nil: a node alone
+	tokens   *identity.Tokens   // of cluster
 	space    *disk.Space
 	group    *raftfsm.Group
 	clocks   *clocks.Clocks

@@ -63,6 +63,27 @@ func (c *Copy) Close() error {
 	return nil
 }
 
+// Relay passes a copy of that size, its sum included, from r to w, and checks the sum. It
+// fails with ErrDamaged, also when r ends too soon, and with the errors of both.
+func Relay(w io.Writer, r io.Reader, size int64) error {
+	sum := crc32.New(castagnoli)
+	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(r, size-copySum))
+	if err != nil {
+		return err
+	}
+	last := make([]byte, copySum)
+	if _, err := io.ReadFull(r, last); n != size-copySum || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it ends too soon", ErrDamaged)
+	} else if err != nil {
+		return err
+	}
+	if binary.BigEndian.Uint32(last) != sum.Sum32() {
+		return ErrDamaged
+	}
+	_, err = w.Write(last)
+	return err
+}
+
 // Incoming is a copy that is being received into a file. It implements io.Writer.
 type Incoming struct {
 	f    *os.File

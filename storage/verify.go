@@ -59,6 +59,16 @@ func verifyFile(path string, values bool) error {
 		return err
 	}
 	defer func() { _ = f.Close() }() // only read
+	if err := verifyAt(f, values, func(int) error { return nil }); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// VerifyAt checks a data file that r reads at any place: see Store.Verify.
+func VerifyAt(r io.ReaderAt, p Progress) error { return verifyAt(r, true, p) }
+
+func verifyAt(f io.ReaderAt, values bool, p Progress) error {
 	newest, err := readMeta(f, 0)
 	size := os.Getpagesize()
 	if err == nil {
@@ -68,9 +78,9 @@ func verifyFile(path string, values bool) error {
 		newest = m
 	}
 	if newest == nil {
-		return fmt.Errorf("%w: %s has no whole meta page", ErrCorrupt, path)
+		return fmt.Errorf("%w: it has no whole meta page", ErrCorrupt)
 	}
-	return verify(f, newest, values, func(int) error { return nil })
+	return verify(f, newest, values, p)
 }
 
 // Verify reads everything that was committed last and checks it: each value's CRC32C,

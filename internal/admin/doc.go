@@ -15,6 +15,8 @@
 //	GET  /api/v1/cluster/clock     a Clock; of a node that is part of no cluster, too
 //	POST /api/v1/cluster/clock/reset  sets cluster time back to the clocks; a ClockReset,
 //	                               or 409 when it is not ahead of them
+//	POST /api/v1/cluster/backup    a backup of the node's state, as bytes; of a node that is
+//	                               part of no cluster, too. 503 when two are under way
 //	POST /api/v1/php/reload        {"reloaded":true} once new PHP hosts have taken over
 //	                               from all that ran; 503 when one did not start, and the
 //	                               old one goes on

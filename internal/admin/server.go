@@ -62,6 +62,7 @@ type Server struct {
 	reloader Reloader // nil: there is none
 	queues   Queues   // nil: there are none
 	clocks   Clocks   // nil: there are none
+	backups  Backups  // nil: there are none
 	log      *slog.Logger
 	loopback bool        // Host is checked
 	tls      *tls.Config // nil: none
@@ -70,6 +71,7 @@ type Server struct {
 	bearers  atomic.Pointer[[]Bearer] // who has a token; none: nobody needs one
 	failures failures
 	budget   budget
+	reading  atomic.Int32 // backups that are under way
 
 	ctx    context.Context // of every Status; ends when Shutdown stops waiting
 	cancel context.CancelFunc
@@ -90,6 +92,7 @@ func New(ln net.Listener, src Source, cl Cluster, log *slog.Logger) *Server {
 	s.reloader, _ = src.(Reloader)
 	s.queues, _ = src.(Queues)
 	s.clocks, _ = src.(Clocks)
+	s.backups, _ = src.(Backups)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.http = &fasthttp.Server{
 		Name:         "pogod",
@@ -257,6 +260,11 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) (answer func(*fasthttp.RequestC
 			return nil, ""
 		}
 		answer, allow = s.resetClock, "POST"
+	case BackupPath:
+		if s.backups == nil {
+			return nil, ""
+		}
+		answer, allow = s.backup, "POST"
 	case TokensPath:
 		answer, allow = s.newToken, "POST"
 	case ReloadPath:

@@ -116,27 +116,11 @@ func askWithin(ctx context.Context, timeout time.Duration, base *target, method,
 func send(ctx context.Context, timeout time.Duration, base *target, method, path, query string, sent []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	u := base.JoinPath(path)
-	u.RawQuery = query
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(sent))
-	if err != nil {
-		return nil, usage("%v", err)
-	}
-	req.Header.Set("Accept", "application/json")
-	if base.token != "" {
-		req.Header.Set("Authorization", "Bearer "+base.token)
-	}
 	changes := method != http.MethodGet
-	if changes {
-		req.Header.Set("Content-Type", "application/json")
+	r, err := request(ctx, base, method, path, query, sent)
+	if errors.Is(err, ErrUsage) {
+		return nil, err
 	}
-	client := &http.Client{Transport: &http.Transport{
-		Proxy:             http.ProxyFromEnvironment,
-		DialContext:       (&net.Dialer{Timeout: askTimeout}).DialContext,
-		TLSClientConfig:   base.tls,
-		DisableKeepAlives: true, // so that no connection outlives the question
-	}}
-	r, err := client.Do(req)
 	if err != nil {
 		return nil, unanswered(base, changes, err)
 	}
@@ -148,13 +132,43 @@ func send(ctx context.Context, timeout time.Duration, base *target, method, path
 	if r.StatusCode == http.StatusOK && json.Valid(body) {
 		return body, nil
 	}
+	return nil, refused(base, r, body)
+}
+
+// refused is the error of an answer that is not what was asked for.
+func refused(base *target, r *http.Response, body []byte) error {
 	var problem struct {
 		Detail string `json:"detail"`
 	}
 	if json.Unmarshal(body, &problem) == nil && problem.Detail != "" {
-		return nil, &refusal{base.String(), r.StatusCode, clean(problem.Detail)}
+		return &refusal{base.String(), r.StatusCode, clean(problem.Detail)}
 	}
-	return nil, fmt.Errorf("what answers at %s (%s) is not pogod's admin endpoint: name that with --admin", base, clean(r.Status))
+	return fmt.Errorf("what answers at %s (%s) is not pogod's admin endpoint: name that with --admin", base, clean(r.Status))
+}
+
+// request sends a question and returns the answer, whatever it is. Its body is to be
+// closed.
+func request(ctx context.Context, base *target, method, path, query string, sent []byte) (*http.Response, error) {
+	u := base.JoinPath(path)
+	u.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(sent))
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if base.token != "" {
+		req.Header.Set("Authorization", "Bearer "+base.token)
+	}
+	if method != http.MethodGet {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	client := &http.Client{Transport: &http.Transport{
+		Proxy:             http.ProxyFromEnvironment,
+		DialContext:       (&net.Dialer{Timeout: askTimeout}).DialContext,
+		TLSClientConfig:   base.tls,
+		DisableKeepAlives: true, // so that no connection outlives the question
+	}}
+	return client.Do(req)
 }
 
 // refusal is a problem that a node answers.
