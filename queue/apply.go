@@ -296,6 +296,13 @@ func (s *State) EndSession(env *Env) error {
 	return err
 }
 
+// EndSessions gives back the jobs of all sessions that are not live, however many they are:
+// for a state that nothing else changes meanwhile.
+func (s *State) EndSessions(env *Env) error {
+	_, err := s.freeOrphans(env, math.MaxInt)
+	return err
+}
+
 // freeOrphans gives back jobs whose session is not live, in the order of their
 // numbers, and returns how many.
 func (s *State) freeOrphans(env *Env, budget int) (int, error) {

@@ -1,0 +1,211 @@
+package cluster_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pogod/internal/link"
+)
+
+// saved is what pogod backup --json and restore --json say.
+type saved struct {
+	Index   uint64
+	Cluster string
+	Node    string
+	Format  int
+	Size    int64
+}
+
+// backup saves a node to a file.
+func (n *node) backup(file string) (doc saved) {
+	n.t.Helper()
+	if err := json.Unmarshal([]byte(n.run("backup", file, "--json")), &doc); err != nil {
+		n.t.Fatal(err)
+	}
+	return doc
+}
+
+// TestBackupAndRestore saves a follower under load, and begins a new cluster of three with
+// that: jobs of every state are there, on all nodes, and go on. POGOD_BACKUP_JOBS says how
+// many there are, 2,000 without.
+func TestBackupAndRestore(t *testing.T) {
+	notTwice(t)
+	file := filepath.Join(t.TempDir(), "b")
+	jobs := envInt(t, "POGOD_BACKUP_JOBS", 2000)
+	old := newCluster(t, build(t, ""), nil)
+	lead := old.nodes[old.leader()]
+	follower := old.nodes[(old.leader()+1)%3]
+	worker := lead.caller(link.RoleWorker, workerExt)
+	lead.done("push", queueLater, "to fail")
+	worker.failNext("to fail", "it broke")
+	lead.done("push", queueLater, "delayed", "--delay", "1h")
+	lead.done("push", queueLater, "runs")
+	running := worker.next()
+	old.push(jobs)
+	before := follower.figures(queueLater)
+	if before.Reserved != 1 || before.Delayed != 1 || before.Failed != 1 {
+		t.Fatalf("%+v", before)
+	}
+	pushing := make(chan struct{})
+	go func() { // ended by 200 answers
+		defer close(pushing)
+		k := lead.caller(link.RoleTool, "load")
+		for range 200 {
+			k.push(queueNow, "meanwhile")
+		}
+	}()
+	began := time.Now()
+	doc := follower.backup(file)
+	t.Logf("backup of %d bytes in %v", doc.Size, time.Since(began).Round(time.Millisecond))
+	<-pushing
+	if st, err := os.Stat(file); err != nil || st.Mode() != 0o600 || doc.Index == 0 || doc.Cluster == "" || doc.Format != 1 {
+		t.Fatalf("%+v %v", doc, err)
+	}
+	for _, n := range old.nodes {
+		n.kill()
+	}
+
+	began = time.Now()
+	c := newCluster(t, build(t, ""), func(n *node) {
+		if n.addr != old.nodes[0].addr {
+			return
+		}
+		if err := n.configure(); err != nil {
+			t.Fatal(err)
+		}
+		var again saved
+		if err := json.Unmarshal([]byte(n.run("restore", file, "--json")), &again); err != nil || again != doc {
+			t.Errorf("%+v, and it was saved as %+v: %v", again, doc, err)
+		}
+		t.Logf("restored in %v", time.Since(began).Round(time.Millisecond))
+	})
+	for i, n := range c.nodes {
+		now, later := n.figures(queueNow), n.figures(queueLater)
+		if now.Pending < jobs || now.Pending > jobs+200 || later.Pending != 1 || later.Delayed != 1 || later.Failed != 1 || later.Reserved != 0 {
+			t.Errorf("node %d: %+v %+v", i, now, later)
+		}
+		if st, err := n.document(t.Context(), ""); err != nil || i > 0 && st.Storage.Received == 0 {
+			t.Errorf("node %d joined without a stream: %+v %v", i, st, err)
+		}
+	}
+	n := c.nodes[1]
+	if out := n.done("peek", queueLater, "--state", "delayed"); !strings.Contains(out, "in 59m") {
+		t.Errorf("the delayed job: %s", out)
+	}
+	k := n.caller(link.RoleWorker, workerExt)
+	if code, _ := k.call(link.Request(nil, link.Ack).String(queueLater).String(running.ID)); code != 5 {
+		t.Errorf("a lease of before the backup was answered %d", code)
+	}
+	had := n.figures(queueNow).Pending
+	for i := range 100 { // none of them may be skipped as one that the file has
+		k.mustPush(queueNow, fmt.Sprint("after ", i))
+	}
+	for i, n := range c.nodes {
+		if now := n.figures(queueNow); now.Pending != had+100 {
+			t.Errorf("node %d has %d jobs of %d", i, now.Pending, had+100)
+		}
+	}
+	c.same()
+	n.stop()
+	n.start()
+	c.whole()
+	c.same()
+}
+
+// push pushes jobs on all nodes at once.
+func (c *cluster) push(jobs int) {
+	c.t.Helper()
+	const callers = 60
+	done := make(chan bool, callers)
+	for i := range callers {
+		k := c.nodes[i%len(c.nodes)].caller(link.RoleTool, "test")
+		go func() { // ended by the answers
+			ok := true
+			for j := i; j < jobs; j += callers {
+				ok = ok && k.push(queueNow, strings.Repeat(fmt.Sprint(j%10), 300)).code == 1
+			}
+			done <- ok
+		}()
+	}
+	for range callers {
+		if !<-done {
+			c.t.Error("a push failed")
+		}
+	}
+}
+
+// refusedCommand runs a command of pogod that must fail with this in its one line, and
+// nothing on standard output.
+func (n *node) refusedCommand(want string, args ...string) {
+	n.t.Helper()
+	errs := turnedAway(n.t, n.command(args...))
+	if !strings.Contains(errs, want) || strings.Count(errs, "\n") != 1 {
+		n.t.Errorf("pogod %q says %q, without %q", args, errs, want)
+	}
+}
+
+// TestRestoreRefusals restores what cannot be, and where it cannot be: nothing is changed.
+func TestRestoreRefusals(t *testing.T) {
+	t.Parallel()
+	notTwice(t)
+	n := newNode(t, build(t, ""), "")
+	n.start()
+	if err := n.ready(); err != nil {
+		t.Fatal(err)
+	}
+	n.done("push", queueNow, "kept")
+	file := filepath.Join(t.TempDir(), "b")
+	n.backup(file)
+	n.refusedCommand("there is a node's data already", "restore", file)
+	n.stop()
+	before := contents(t, n.dir)
+	n.refusedCommand("restored into an empty data directory: name another one with --data", "restore", file)
+	unchanged(t, before, contents(t, n.dir))
+
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := newNode(t, build(t, ""), "")
+	if err := fresh.configure(); err != nil {
+		t.Fatal(err)
+	}
+	spoilt := filepath.Join(t.TempDir(), "spoilt")
+	for name, c := range map[string]struct {
+		spoil func(b []byte) []byte
+		want  string
+	}{
+		"flipped": {func(b []byte) []byte { b[len(b)/2] ^= 8; return b }, "the backup is damaged or not whole"},
+		"cut off": {func(b []byte) []byte { return b[:len(b)-4096] }, "the backup is damaged or not whole"},
+		"newer":   {func(b []byte) []byte { b[len("pogod backup")] = 9; return b }, "a newer pogod made the backup"},
+		"another": {func([]byte) []byte { return []byte("#!/bin/sh\nexit 0 # and so on\n") }, "this is not a backup"},
+	} {
+		if err := os.WriteFile(spoilt, c.spoil(append([]byte{}, b...)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fresh.refusedCommand(c.want, "restore", spoilt)
+		if _, err := os.Lstat(fresh.dir); err == nil {
+			t.Errorf("%s: the data directory was made", name)
+		}
+	}
+	if out := fresh.run("restore", file, "--dry-run"); !strings.Contains(out, "it can be restored there") {
+		t.Error(out)
+	}
+	if _, err := os.Lstat(fresh.dir); err == nil {
+		t.Error("a dry run made the data directory")
+	}
+	fresh.run("restore", file)
+	fresh.start()
+	if err := fresh.ready(); err != nil {
+		t.Fatal(err)
+	}
+	if q := fresh.figures(queueNow); q.Pending != 1 {
+		t.Errorf("%+v", q)
+	}
+	fresh.stop()
+}
