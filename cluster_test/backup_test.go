@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -208,4 +209,83 @@ func TestRestoreRefusals(t *testing.T) {
 		t.Errorf("%+v", q)
 	}
 	fresh.stop()
+}
+
+// TestClusterRecover loses two of three nodes for good. The third one goes on alone, with all
+// that it has, and the others come back as new nodes. Started on their old data they do it no
+// harm.
+func TestClusterRecover(t *testing.T) {
+	notTwice(t)
+	c := newCluster(t, build(t, ""), nil)
+	c.push(300)
+	n, back, ghost := c.nodes[2], c.nodes[0], c.nodes[1]
+	n.done("push", queueLater, "delayed", "--delay", "1h")
+	before := n.figures(queueNow) // and so the node has applied it all
+	n.refusedCommand("belongs to the running pogod", "cluster", "recover", "--yes")
+	for _, n := range c.nodes {
+		n.kill()
+	}
+	was := contents(t, n.dir, "/lock")
+	if out := n.run("cluster", "recover", "--dry-run"); !strings.Contains(out, "would recover node") || !strings.Contains(out, "left behind: ") {
+		t.Error(out)
+	}
+	if out, err := n.command("cluster", "recover").CombinedOutput(); err == nil || !strings.Contains(string(out), "nothing was changed: recover it with --yes") {
+		t.Errorf("%v %s", err, out)
+	}
+	unchanged(t, was, contents(t, n.dir, "/lock"))
+	if out := n.run("cluster", "recover", "--yes"); !strings.Contains(out, "never start them again on their data") {
+		t.Error(out)
+	}
+	n.start()
+	if err := n.ready(); err != nil {
+		t.Fatal(err)
+	}
+	if q := n.figures(queueNow); q.Pending != before.Pending || n.figures(queueLater).Delayed != 1 {
+		t.Errorf("%+v, and before %+v", q, before)
+	}
+	n.caller(link.RoleTool, "test").mustPush(queueNow, "after")
+	// What must not be done: both others on their old data. They go on as the cluster that
+	// was, and cannot reach this one.
+	for _, old := range []*node{back, ghost} {
+		old.start()
+	}
+	for _, old := range []*node{back, ghost} {
+		if err := old.ready(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		back.caller(link.RoleTool, "test").mustPush(queueNow, "elsewhere")
+	}
+	if doc, err := n.document(t.Context(), "?consistent=1"); err != nil || doc.Raft.State != "Leader" || doc.queue(queueNow).Pending != before.Pending+1 {
+		t.Errorf("%+v %v", doc, err)
+	}
+	for _, old := range []*node{back, ghost} {
+		old.kill()
+		if err := os.RemoveAll(old.dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	back.snapshot = 0
+	rejoin(t, back, n)
+	back.start()
+	if err := back.ready(); err != nil {
+		t.Fatal(err)
+	}
+	ghost.snapshot = 0
+	rejoin(t, ghost, n)
+	ghost.start()
+	c.whole()
+	for i, m := range c.nodes {
+		if q := m.figures(queueNow); q.Pending != before.Pending+1 {
+			t.Errorf("node %d: %+v", i, q)
+		}
+	}
+	c.same()
+}
+
+// rejoin brings a node in anew.
+func rejoin(t *testing.T, n, at *node) {
+	t.Helper()
+	n.run("cluster", "join", at.addr, regexp.MustCompile(`pogod1_\S+`).FindString(at.run("cluster", "token")))
 }

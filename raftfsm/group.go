@@ -106,7 +106,9 @@ func (g *Group) advise(err error) error {
 	case log && g.cfg.Transport != nil:
 		return fmt.Errorf("%w; node %s cannot come back under its id, for it may have forgotten what it accepted: move %s away, and bring the node in anew with `pogod cluster token` on another node and `pogod cluster join` here",
 			err, g.cfg.Dir.NodeID(), g.cfg.Dir.Path)
-	case log || file:
+	case log:
+		return fmt.Errorf("%w; `pogod cluster recover` goes on with what there is, and says what may be missing", err)
+	case file:
 		return fmt.Errorf("%w; restore the whole directory %s from a copy", err, g.cfg.Dir.Path)
 	}
 	return err

@@ -45,18 +45,18 @@ func RestoreBackup(dir *datadir.Dir, c clock.Clock, f io.ReaderAt, size int64, r
 		return h, err
 	}
 	s := &snapshotStore{dir: dir.Path}
-	return h, backupDamaged(s.begin(dir.NodeID(), c, func(w io.Writer) error {
+	return h, backupDamaged(s.begin(dir.NodeID(), func(w io.Writer) error {
 		_, err := io.Copy(io.MultiWriter(w, m), io.NewSectionReader(f, h.begin, size-h.begin))
 		return err
-	}, nil))
+	}, func(path string) ([]byte, error) { return rebase(path, c) }))
 }
 
 // begin makes the data file that write writes the beginning of a group of one, whatever
-// was there: it is received, checked, rebased, and published as a snapshot at entry 1. The
-// log begins behind that, so that members that join are sent the file: what it holds is in
-// no log. before is called when all else is done, nil: nothing is to be done. A crash leaves
-// what was there, or what is there afterwards.
-func (s *snapshotStore) begin(node string, c clock.Clock, write func(w io.Writer) error, before func() error) error {
+// was there: it is received, checked, rebased by then, which returns its new epoch, and
+// published as a snapshot at entry 1. The log begins behind that, so that members that join
+// are sent the file: what it holds is in no log. A crash leaves what was there, or what is
+// there afterwards.
+func (s *snapshotStore) begin(node string, write func(w io.Writer) error, then func(path string) (epoch []byte, err error)) error {
 	m := marker{Received: receivedName()}
 	in, err := storage.Receive(s.path(m.Received))
 	if err != nil {
@@ -66,10 +66,7 @@ func (s *snapshotStore) begin(node string, c clock.Clock, write func(w io.Writer
 		err = in.Finish()
 	}
 	if err == nil {
-		m.Epoch, err = rebase(s.path(m.Received), c)
-	}
-	if err == nil && before != nil {
-		err = before()
+		m.Epoch, err = then(s.path(m.Received))
 	}
 	if err != nil {
 		return errors.Join(err, in.Cancel())
