@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -288,4 +289,43 @@ func TestClusterRecover(t *testing.T) {
 func rejoin(t *testing.T, n, at *node) {
 	t.Helper()
 	n.run("cluster", "join", at.addr, regexp.MustCompile(`pogod1_\S+`).FindString(at.run("cluster", "token")))
+}
+
+// TestCompact makes the data file of a node small again from which most jobs are gone.
+func TestCompact(t *testing.T) {
+	t.Parallel()
+	notTwice(t)
+	n := newNode(t, build(t, ""), "")
+	n.start()
+	if err := n.ready(); err != nil {
+		t.Fatal(err)
+	}
+	k := n.caller(link.RoleTool, "test")
+	for range 40 {
+		k.mustPush(queuePHP, strings.Repeat("x", 500_000))
+	}
+	n.done("clear", queuePHP, "--yes")
+	k.mustPush(queueNow, "stays")
+	n.refusedCommand("belongs to the running pogod", "compact")
+	n.stop()
+	var doc struct {
+		Before int64 `json:"before_bytes"`
+		After  int64 `json:"after_bytes"`
+	}
+	out := n.run("compact", "--json")
+	st, err := os.Stat(filepath.Join(n.dir, "state.db"))
+	if err := errors.Join(err, json.Unmarshal([]byte(out), &doc)); err != nil || doc.Before < 20_000_000 || doc.After != st.Size() || doc.After > 1_000_000 {
+		t.Errorf("%s, and the file has %d bytes: %v", out, st.Size(), err)
+	}
+	n.start()
+	if err := n.ready(); err != nil {
+		t.Fatal(err)
+	}
+	if q := n.figures(queueNow); q.Pending != 1 {
+		t.Errorf("%+v", q)
+	}
+	n.stop()
+	before := contents(t, n.dir)
+	n.refusedCommand("there is nothing to compact", "compact", "--data", filepath.Join(n.home, "elsewhere"))
+	unchanged(t, before, contents(t, n.dir))
 }

@@ -145,7 +145,7 @@ it is a single node in development mode, with its data in ./.pogod.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(`%v: "%s --help" lists the flags`, err, cmd.CommandPath())
 	})
-	root.AddCommand(p.serve(), p.status(), p.queue(), p.cluster(), p.backup(), p.restore(), p.config(), p.admin(), p.php(), p.doctor(), p.version(), p.phpHost())
+	root.AddCommand(p.serve(), p.status(), p.queue(), p.cluster(), p.backup(), p.restore(), p.compact(), p.config(), p.admin(), p.php(), p.doctor(), p.version(), p.phpHost())
 	return root
 }
 

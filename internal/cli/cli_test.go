@@ -109,7 +109,7 @@ func TestHelp(t *testing.T) {
 		"php_reload": {"php", "reload", "-h"}, "php_status": {"help", "php", "status"},
 		"config": {"config", "-h"}, "bare config": {"config"}, "config_check": {"config", "check", "-h"}, "config_show": {"help", "config", "show"},
 		"config_docs": {"config", "docs", "--help"}, "admin": {"admin"}, "admin_token": {"admin", "token", "-h"},
-		"config_reload": {"config", "reload", "-h"}, "doctor": {"doctor", "-h"}, "backup": {"backup", "-h"}, "restore": {"restore", "-h"}, "cluster_recover": {"cluster", "recover", "-h"},
+		"config_reload": {"config", "reload", "-h"}, "doctor": {"doctor", "-h"}, "backup": {"backup", "-h"}, "restore": {"restore", "-h"}, "compact": {"compact", "-h"}, "cluster_recover": {"cluster", "recover", "-h"},
 	} {
 		code, out, errs := run(Deps{}, args...)
 		if code != 0 || errs != "" || !strings.Contains(out, "Examples:\n") || strings.Contains(out, "php-host") {
