@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"pogod/internal/admin"
@@ -75,6 +78,21 @@ func (v view) NewToken() (token string, expires time.Time, err error) {
 
 // Members implements admin.Cluster.
 func (v view) Members(context.Context) ([]admin.Member, error) { return v.n.members(), nil }
+
+// Transfer implements admin.Cluster.
+func (v view) Transfer(ctx context.Context, node string) (string, error) {
+	leads, err := v.n.cluster.Transfer(ctx, node)
+	return leads, changed(err)
+}
+
+// changed gives the class of an error of the cluster its name at the admin endpoint.
+func changed(err error) error {
+	if errors.Is(err, cluster.ErrDeclined) {
+		_, reason, _ := strings.Cut(err.Error(), cluster.ErrDeclined.Error()+": ") // whichever node said it
+		return fmt.Errorf("%w: %s", admin.ErrDeclined, reason)
+	}
+	return err
+}
 
 // members of the group, as this node sees them.
 func (n *node) members() []admin.Member {

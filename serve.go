@@ -69,6 +69,7 @@ type node struct {
 	life       context.Context
 	cancel     context.CancelFunc // ends life: calls that are under way
 	leaving    atomic.Bool
+	departure  departure
 	reporter   sync.WaitGroup
 	background sync.WaitGroup // what reloads the PHP hosts and the configuration
 
@@ -104,7 +105,7 @@ const reportEvery = time.Second
 func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Config, error)) error {
 	log, logging := newLogger(os.Stderr, cfg.Node.LogLevel, cfg.Node.LogFormat)
 	n := &node{
-		cfg: cfg, log: log, logging: logging, started: time.Now(), reread: reread, manager: systemd.New(),
+		cfg: cfg, log: log, logging: logging, started: time.Now(), reread: reread, manager: systemd.New(), departure: newDeparture(),
 		hangups: make(chan os.Signal, 1), rewatch: make(chan struct{}, 1),
 	}
 	n.now.Store(cfg)
@@ -122,8 +123,12 @@ func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Confi
 	n.banner(os.Stdout)
 	n.supervised(n.life)
 	failed := n.group.Failed()
+	var gone error
 	select {
 	case <-ctx.Done():
+	case <-n.departure.asked:
+	case <-n.removed():
+		gone = n.wasRemoved()
 	case <-failed:
 		if errors.Is(n.group.Err(), raftfsm.ErrDisk) {
 			return n.outlast(ctx)
@@ -148,7 +153,7 @@ func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Confi
 	log.Info("leaving: jobs and requests that run may end", "within", within)
 	n.tell(n.manager.Stopping("leaving: jobs and requests that run may end", within+refusedFor+interruptedFor+waitFurther))
 	n.stop(leave)
-	return nil
+	return gone
 }
 
 // start opens the rooms from the bottom up.
@@ -454,11 +459,14 @@ func (n *node) stop(ctx context.Context) {
 		}
 	}
 	n.handOver() // it may have been elected meanwhile
+	n.depart()
 	if n.leader != nil {
 		n.leader.Close()
 	}
 	if n.admin != nil {
-		if err := n.admin.Shutdown(last); err != nil {
+		answered, cancel := context.WithTimeout(context.WithoutCancel(ctx), answeredWithin)
+		defer cancel()
+		if err := n.admin.Shutdown(answered); err != nil {
 			n.log.Warn("the admin endpoint did not close", "error", err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// cluster is three nodes, each in a network namespace of its own.
+// cluster is nodes, three as a rule, each in a network namespace of its own.
 type cluster struct {
 	t     *testing.T
 	lan   *lan
@@ -24,28 +24,41 @@ func newCluster(t *testing.T, bin string, prepare func(n *node)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, lan: newLAN(t, 3)}
 	for i := range c.lan.hosts {
-		n := newNode(t, bin, "")
-		n.enter(c.lan, i)
-		if prepare != nil {
-			prepare(n)
-		}
-		if err := n.configure(); err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 {
-			n.run("cluster", "init")
-		} else {
-			token := regexp.MustCompile(`pogod1_\S+`).FindString(c.nodes[0].run("cluster", "token"))
-			n.run("cluster", "join", c.nodes[0].addr, token)
-		}
-		n.start()
-		if err := n.ready(); err != nil {
-			t.Fatalf("node %d: %v", i, err)
-		}
-		c.nodes = append(c.nodes, n)
+		c.add(bin, i, prepare)
 	}
 	c.whole()
 	return c
+}
+
+// add starts one more node, on a host of the LAN: the first one begins the cluster.
+func (c *cluster) add(bin string, host int, prepare func(n *node)) *node {
+	t := c.t
+	t.Helper()
+	n := newNode(t, bin, "")
+	n.enter(c.lan, host)
+	if prepare != nil {
+		prepare(n)
+	}
+	if err := n.configure(); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.nodes) == 0 {
+		n.run("cluster", "init")
+	} else {
+		c.nodes[0].lets(n)
+	}
+	n.start()
+	if err := n.ready(); err != nil {
+		t.Fatalf("node %d: %v", host, err)
+	}
+	c.nodes = append(c.nodes, n)
+	return n
+}
+
+// lets has a node join at this one.
+func (n *node) lets(o *node) {
+	n.t.Helper()
+	o.run("cluster", "join", n.addr, regexp.MustCompile(`pogod1_\S+`).FindString(n.run("cluster", "token")))
 }
 
 // run runs a command of pogod to its end and returns what it says.
@@ -63,7 +76,43 @@ func (n *node) run(args ...string) string {
 	return string(out)
 }
 
-// whole waits until all nodes are ready, and see three voters whose links are up.
+// refused runs a command of pogod that must fail and returns what it says.
+func (n *node) refused(args ...string) (said string) {
+	n.t.Helper()
+	err := n.within(func() error {
+		said = turnedAway(n.t, n.command(args...))
+		return nil
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return said
+}
+
+// ended waits until the process has ended by itself, and returns its error.
+func (n *node) ended() error {
+	n.t.Helper()
+	select {
+	case <-n.exited:
+		n.cmd = nil
+		return n.err
+	case <-time.After(endWithin):
+		n.t.Fatalf("the node did not end within %s", endWithin)
+		return nil
+	}
+}
+
+// id is that of the node, which runs.
+func (n *node) id() string {
+	n.t.Helper()
+	doc, err := n.document(n.t.Context(), "")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return doc.Node.ID
+}
+
+// whole waits until all nodes are ready, and see as many voters whose links are up.
 func (c *cluster) whole() {
 	c.t.Helper()
 	for i, n := range c.nodes {

@@ -64,6 +64,9 @@ type joinable struct{}
 
 func (joinable) NewToken() (string, time.Time, error)      { return "pogod1_x", time.Time{}, nil }
 func (joinable) Members(context.Context) ([]Member, error) { return nil, nil }
+func (joinable) Leave(context.Context, string, bool) error { return nil }
+
+func (joinable) Transfer(context.Context, string) (string, error) { return "a", nil }
 
 func start(t *testing.T, s *Server) {
 	t.Helper()
@@ -107,6 +110,8 @@ func TestRoles(t *testing.T) {
 		{"POST", QueuesPath + "/mail/failed/1-2/retry", "", RoleOperate},
 		{"POST", QueuesPath + "/mail/failed/retry", "", RoleOperate},
 		{"POST", TokensPath, "", RoleAdmin},
+		{"POST", TransferPath, "", RoleAdmin},
+		{"POST", LeavePath, "", RoleAdmin},
 	} {
 		for role := Role(0); role <= RoleAdmin; role++ {
 			headers := asJSON

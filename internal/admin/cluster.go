@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"mime"
 	"net/url"
 	"time"
@@ -19,12 +20,22 @@ type Cluster interface {
 	// Members returns the members, sorted by id. It ends with an error when its
 	// context does.
 	Members(ctx context.Context) ([]Member, error)
+	// Leave removes a member from the cluster: the one with that id, which is dead, or
+	// this node if it is "", which ends. It returns when that is done, and fails with
+	// ErrDeclined when nothing was begun.
+	Leave(ctx context.Context, node string, force bool) error
+	// Transfer has the member with that id lead, or the best follower if it is "", and
+	// returns who leads then. It fails with ErrDeclined when that cannot be, and nothing
+	// was changed.
+	Transfer(ctx context.Context, node string) (leads string, err error)
 }
 
 // The paths of the cluster.
 const (
-	MembersPath = "/api/v1/cluster/members" // GET
-	TokensPath  = "/api/v1/cluster/tokens"  // POST
+	MembersPath  = "/api/v1/cluster/members"  // GET
+	TokensPath   = "/api/v1/cluster/tokens"   // POST
+	TransferPath = "/api/v1/cluster/transfer" // POST ?node=
+	LeavePath    = "/api/v1/cluster/leave"    // POST ?node=&force=
 )
 
 // Token is the answer of TokensPath.
@@ -36,6 +47,67 @@ type Token struct {
 // Members is the answer of MembersPath.
 type Members struct {
 	Members []Member `json:"members"` // sorted by id
+}
+
+// Transferred is the answer of TransferPath.
+type Transferred struct {
+	Leader string `json:"leader"` // the id of the node that leads now
+}
+
+// transferTimeout bounds a hand-over; raft gives its own up after an election's time.
+const transferTimeout = 10 * time.Second
+
+func (s *Server) transfer(ctx *fasthttp.RequestCtx) {
+	if !permitted(ctx) || !s.clustered(ctx) {
+		return
+	}
+	bounded, cancel := context.WithTimeout(s.ctx, transferTimeout)
+	defer cancel()
+	leads, err := s.cluster.Transfer(bounded, string(ctx.QueryArgs().Peek("node")))
+	if err != nil {
+		changeFailed(ctx, err)
+		return
+	}
+	write(ctx, Transferred{leads})
+}
+
+// Left is the answer of LeavePath.
+type Left struct {
+	Left string `json:"left"` // the id that was asked for; "" for the node that answers
+}
+
+// leaveTimeout is over what the jobs of a node that leaves may take.
+const leaveTimeout = 30 * time.Minute
+
+func (s *Server) leave(ctx *fasthttp.RequestCtx) {
+	var force bool
+	if !permitted(ctx) || !s.clustered(ctx) || !option(ctx, "force", &force) {
+		return
+	}
+	bounded, cancel := context.WithTimeout(s.ctx, leaveTimeout)
+	defer cancel()
+	node := string(ctx.QueryArgs().Peek("node"))
+	if node != "" {
+		bounded, cancel = context.WithTimeout(bounded, transferTimeout)
+		defer cancel()
+	}
+	if err := s.cluster.Leave(bounded, node, force); err != nil {
+		changeFailed(ctx, err)
+		return
+	}
+	write(ctx, Left{node})
+}
+
+// ErrDeclined is what a Cluster's error wraps when the change was not begun, for the reason
+// that it says.
+var ErrDeclined = errors.New("declined")
+
+func changeFailed(ctx *fasthttp.RequestCtx, err error) {
+	status := fasthttp.StatusServiceUnavailable
+	if errors.Is(err, ErrDeclined) {
+		status = fasthttp.StatusConflict
+	}
+	problem(ctx, status, err.Error(), nil)
 }
 
 // clustered says whether there is a cluster, and has answered otherwise.

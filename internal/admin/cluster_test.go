@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,11 +19,24 @@ type fakeCluster struct {
 	tokens  atomic.Int32 // made
 	members func(context.Context) ([]Member, error)
 	full    error
+	mu      sync.Mutex // guards left
+	left    []string   // who was to leave, and whether by force
 }
 
 func (f *fakeCluster) NewToken() (string, time.Time, error) {
 	f.tokens.Add(1)
 	return "pogod1_abc", time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600)), f.full
+}
+
+func (f *fakeCluster) Leave(_ context.Context, node string, force bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = append(f.left, fmt.Sprint(node, " ", force))
+	return f.full
+}
+
+func (f *fakeCluster) Transfer(_ context.Context, node string) (string, error) {
+	return "leads-" + node, f.full
 }
 
 func (f *fakeCluster) Members(ctx context.Context) ([]Member, error) { return f.members(ctx) }
@@ -116,6 +132,45 @@ func TestMembers(t *testing.T) {
 	}
 }
 
+// toPath is a request to change something at a path.
+func toPath(path, headers string) string {
+	return strings.Replace(post(headers, ""), TokensPath, path, 1)
+}
+
+func TestTransferAndLeave(t *testing.T) {
+	t.Parallel()
+	cl := &fakeCluster{}
+	s := serveCluster(t, &fake{}, cl)
+	for _, c := range []struct {
+		path, want string
+		code       int
+	}{
+		{TransferPath, `{"leader":"leads-"}`, 200},
+		{TransferPath + "?node=a", `{"leader":"leads-a"}`, 200},
+		{LeavePath, `{"left":""}`, 200},
+		{LeavePath + "?node=a&force=1", `{"left":"a"}`, 200},
+		{LeavePath + "?force=yes", "force is 1 or 0", 400},
+	} {
+		if r, body := send(t, s, toPath(c.path, asJSON)); r.StatusCode != c.code || !strings.Contains(body, c.want) {
+			t.Error(c.path, r.StatusCode, body)
+		}
+		if r, body := send(t, s, toPath(c.path, asJSON+"Origin: https://evil.example\r\n")); r.StatusCode != 403 {
+			t.Error(c.path, r.StatusCode, body)
+		}
+	}
+	if want := []string{" false", "a true"}; !slices.Equal(cl.left, want) {
+		t.Errorf("%q left, not %q", cl.left, want)
+	}
+	for want, err := range map[int]error{409: fmt.Errorf("%w: it is the last", ErrDeclined), 503: errors.New("no leader")} {
+		s := serveCluster(t, &fake{}, &fakeCluster{full: err})
+		for _, path := range []string{TransferPath, LeavePath} {
+			if r, body := send(t, s, toPath(path, asJSON)); r.StatusCode != want || !strings.Contains(body, err.Error()) {
+				t.Error(path, r.StatusCode, body)
+			}
+		}
+	}
+}
+
 func TestClusterFails(t *testing.T) {
 	t.Parallel()
 	s := serveCluster(t, &fake{}, &fakeCluster{
@@ -133,7 +188,7 @@ func TestClusterFails(t *testing.T) {
 func TestWithoutCluster(t *testing.T) {
 	t.Parallel()
 	s := serve(t, &fake{})
-	for _, request := range []string{post(asJSON, ""), get(MembersPath)} {
+	for _, request := range []string{post(asJSON, ""), get(MembersPath), toPath(TransferPath, asJSON), toPath(LeavePath, asJSON)} {
 		if r, body := send(t, s, request); r.StatusCode != 409 || !strings.Contains(body, `make one with \"pogod cluster init\"`) {
 			t.Error(r.StatusCode, body)
 		}

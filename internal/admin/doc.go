@@ -12,6 +12,11 @@
 //	GET  /api/v1/cluster/members   {"members":[...]}, each a Member
 //	POST /api/v1/cluster/tokens    {"token":"...","expires_at":"..."}: a token with
 //	                               which one more node may join
+//	POST /api/v1/cluster/transfer  {"leader":"..."}, who leads then; ?node= says who shall,
+//	                               else the best follower. 409 when that cannot be
+//	POST /api/v1/cluster/leave     {"left":"..."}: the node that answers, "", has left and
+//	                               ends, or the one of ?node=, which is dead, was removed.
+//	                               409 when the rest could not go on; ?force=1 takes risks
 //	GET  /api/v1/cluster/clock     a Clock; of a node that is part of no cluster, too
 //	POST /api/v1/cluster/clock/reset  sets cluster time back to the clocks; a ClockReset,
 //	                               or 409 when it is not ahead of them

@@ -26,6 +26,8 @@ var apiPaths = map[string]string{
 	QueuesPath + "/mail/failed/1-2/retry": "POST",
 	MembersPath:                           "GET, HEAD",
 	TokensPath:                            "POST",
+	TransferPath:                          "POST",
+	LeavePath:                             "POST",
 	ReloadPath:                            "POST",
 	"/api/v1/nothing":                     "",
 	"/api/v1":                             "",

@@ -267,6 +267,10 @@ func (s *Server) route(ctx *fasthttp.RequestCtx) (answer func(*fasthttp.RequestC
 		answer, allow = s.backup, "POST"
 	case TokensPath:
 		answer, allow = s.newToken, "POST"
+	case LeavePath:
+		answer, allow = s.leave, "POST"
+	case TransferPath:
+		answer, allow = s.transfer, "POST"
 	case ReloadPath:
 		answer, allow = s.reload, "POST"
 	case ConfigReloadPath:

@@ -106,6 +106,7 @@ func TestHelp(t *testing.T) {
 		"root": {"--help"}, "bare": {}, "serve": {"serve", "--help"}, "status": {"status", "-h"}, "version": {"help", "version"},
 		"cluster": {"cluster", "--help"}, "bare cluster": {"cluster"}, "cluster_init": {"cluster", "init", "--help"}, "cluster_token": {"help", "cluster", "token"},
 		"cluster_join": {"cluster", "join", "-h"}, "php": {"help", "php"}, "cluster_members": {"cluster", "members", "-h"}, "cluster_clock": {"cluster", "clock", "-h"},
+		"cluster_transfer": {"cluster", "transfer", "-h"}, "cluster_leave": {"cluster", "leave", "-h"},
 		"php_reload": {"php", "reload", "-h"}, "php_status": {"help", "php", "status"},
 		"config": {"config", "-h"}, "bare config": {"config"}, "config_check": {"config", "check", "-h"}, "config_show": {"help", "config", "show"},
 		"config_docs": {"config", "docs", "--help"}, "admin": {"admin"}, "admin_token": {"admin", "token", "-h"},
@@ -271,6 +272,20 @@ type member struct{ list []admin.Member }
 
 func (m member) NewToken() (string, time.Time, error) {
 	return "pogod1_abc", noon.Add(15 * time.Minute), nil
+}
+
+func (m member) Leave(_ context.Context, node string, force bool) error {
+	if node == "none" || !force && node == "up" {
+		return fmt.Errorf("%w: node %s stays", admin.ErrDeclined, node)
+	}
+	return nil
+}
+
+func (m member) Transfer(_ context.Context, node string) (string, error) {
+	if node == "none" {
+		return "", fmt.Errorf("%w: node none is no member", admin.ErrDeclined)
+	}
+	return "led-by-" + node, nil
 }
 
 func (m member) Members(context.Context) ([]admin.Member, error) { return m.list, nil }

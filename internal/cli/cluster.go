@@ -37,7 +37,7 @@ for the others at [cluster] advertise.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	group(cmd)
-	cmd.AddCommand(p.clusterInit(), p.clusterToken(), p.clusterJoin(), p.clusterMembers(), p.clusterClock(), p.clusterRecover())
+	cmd.AddCommand(p.clusterInit(), p.clusterToken(), p.clusterJoin(), p.clusterMembers(), p.clusterClock(), p.clusterTransfer(), p.clusterLeave(), p.clusterRecover())
 	return cmd
 }
 

@@ -74,9 +74,53 @@ func TestAskingWithoutCluster(t *testing.T) {
 	t.Parallel()
 	addr, _ := endpointOf(t, "small.json", false)
 	want := "pogod: the node at http://" + addr + ` answers 409: this node is part of no cluster: end it, make one with "pogod cluster init", and start it again` + "\n"
-	for _, name := range []string{"token", "members"} {
+	for _, name := range []string{"token", "members", "transfer"} {
 		if code, out, errs := run(Deps{}, "cluster", name, "--admin", addr); code != ExitFailed || out != "" || errs != want {
 			t.Errorf("%s: %d %q %q", name, code, out, errs)
+		}
+	}
+}
+
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	addr, _ := endpointOf(t, "follower.json", true)
+	for _, c := range []struct {
+		typed, args string
+		code        int
+		out, errs   string
+	}{
+		{"", "", ExitDone, "this node has left the cluster\n", ""},
+		{"", "abc --json", ExitDone, `{"left":"abc"}` + "\n", ""},
+		{"", "up", ExitFailed, "", "answers 409: declined: node up stays\n"},
+		{"", "up --force", ExitDone, "node up was removed from the cluster\n", ""},
+		{"n\n", "", ExitFailed, "", "pogod: nothing was changed\n"},
+		{"y\n", "abc", ExitDone, "node abc was removed from the cluster\n", "remove node abc from the cluster for good? [y/N] "},
+		{"n\n", "--yes", ExitDone, "this node has left the cluster\n", ""},
+	} {
+		d := Deps{Stdin: strings.NewReader(c.typed)}
+		code, out, errs := runOn(screens{stderr: c.typed != ""}, d, append([]string{"cluster", "leave", "--admin", addr}, strings.Fields(c.args)...)...)
+		if code != c.code || out != c.out || !strings.HasSuffix(errs, c.errs) || c.errs == "" && errs != "" {
+			t.Errorf("%q %q: %d %q %q", c.typed, c.args, code, out, errs)
+		}
+	}
+}
+
+func TestTransfer(t *testing.T) {
+	t.Parallel()
+	addr, _ := endpointOf(t, "follower.json", true)
+	for _, c := range []struct {
+		args      []string
+		code      int
+		out, errs string
+	}{
+		{nil, ExitDone, "led-by-\n", ""},
+		{[]string{"abc"}, ExitDone, "led-by-abc\n", ""},
+		{[]string{"abc", "--json"}, ExitDone, `{"leader":"led-by-abc"}` + "\n", ""},
+		{[]string{"none"}, ExitFailed, "", "pogod: the node at http://" + addr + " answers 409: declined: node none is no member\n"},
+		{[]string{"a", "b"}, ExitUsage, "", `pogod: pogod cluster transfer takes the id of one node at most: "pogod cluster members" lists them` + "\n"},
+	} {
+		if code, out, errs := run(Deps{}, append([]string{"cluster", "transfer", "--admin", addr}, c.args...)...); code != c.code || out != c.out || errs != c.errs {
+			t.Errorf("%q: %d %q %q", c.args, code, out, errs)
 		}
 	}
 }

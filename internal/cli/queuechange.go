@@ -256,7 +256,12 @@ func (q *question) sure(ctx context.Context, name string, what func(*admin.Queue
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(q.Stderr, "%s? [y/N] ", what(doc))
+	return q.agreed(ctx, what(doc)+"?", "nothing was deleted")
+}
+
+// agreed asks a person; an error, in these words for a no: nothing is to be done.
+func (q *question) agreed(ctx context.Context, what, otherwise string) error {
+	fmt.Fprint(q.Stderr, what, " [y/N] ")
 	line, err := q.input(ctx, func(r io.Reader) ([]byte, error) { return bufio.NewReader(r).ReadBytes('\n') })
 	if err != nil {
 		return err
@@ -265,5 +270,5 @@ func (q *question) sure(ctx context.Context, name string, what func(*admin.Queue
 	case "y", "yes":
 		return nil
 	}
-	return errors.New("nothing was deleted")
+	return errors.New(otherwise)
 }

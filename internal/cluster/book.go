@@ -19,13 +19,14 @@ import (
 type book struct {
 	self    string
 	changed chan struct{} // holds one signal: something was learned
+	gone    chan struct{} // closed when this node was removed
 
 	mu    sync.Mutex // guards peers
 	peers map[string]identity.Peer
 }
 
 func newBook(own identity.Peer) *book {
-	return &book{self: own.ID, changed: make(chan struct{}, 1), peers: map[string]identity.Peer{own.ID: own}}
+	return &book{self: own.ID, changed: make(chan struct{}, 1), gone: make(chan struct{}), peers: map[string]identity.Peer{own.ID: own}}
 }
 
 // learn takes what is newer than what is known. What others say of this node itself is
@@ -37,13 +38,19 @@ func (b *book) learn(peers ...identity.Peer) {
 	for _, p := range peers {
 		known, ok := b.peers[p.ID]
 		switch {
+		case p.ID == b.self && p.Version == removed:
+			// That is not the node's own to say: nobody talks to it any more.
+			if known.Version == removed {
+				continue
+			}
+			close(b.gone)
 		case p.ID == b.self:
 			if p.Version < known.Version || p.Address == known.Address {
 				continue
 			}
 			known.Version = p.Version + 1
 			p = known
-		case ok && p.Version <= known.Version, !ok && len(b.peers) >= maxPeers:
+		case ok && p.Version <= known.Version, !ok && !b.roomLocked(p):
 			continue
 		}
 		b.peers[p.ID] = p
@@ -52,6 +59,24 @@ func (b *book) learn(peers ...identity.Peer) {
 		default:
 		}
 	}
+}
+
+// roomLocked reports whether there is room for one more node, and makes it for a member by
+// forgetting one that was removed. mu is held.
+func (b *book) roomLocked(p identity.Peer) bool {
+	if len(b.peers) < maxPeers {
+		return true
+	}
+	if p.Version == removed {
+		return false
+	}
+	for id, o := range b.peers {
+		if o.Version == removed && id != b.self {
+			delete(b.peers, id)
+			return true
+		}
+	}
+	return false
 }
 
 // address of a node, "" for one that is not known.
@@ -66,6 +91,11 @@ func (b *book) all() []identity.Peer {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.SortedFunc(maps.Values(b.peers), func(x, y identity.Peer) int { return strings.Compare(x.ID, y.ID) })
+}
+
+// present is all but the nodes that were removed.
+func (b *book) present() []identity.Peer {
+	return slices.DeleteFunc(b.all(), func(p identity.Peer) bool { return p.Version == removed })
 }
 
 // peersFile is where a data directory keeps the book.

@@ -74,6 +74,16 @@ func TestBookIsBounded(t *testing.T) {
 	if n := len(b.all()); n != maxPeers {
 		t.Error(n)
 	}
+	// A member takes the place of one that was removed, and of no other.
+	b.remove(fmt.Sprintf("%016x", 100))
+	b.learn(identity.Peer{ID: other, Address: "10.0.0.1:1", Version: removed})
+	if b.isRemoved(other) {
+		t.Error("a node that is gone takes room")
+	}
+	b.learn(peerAt(other, "1", 1))
+	if n := len(b.all()); n != maxPeers || b.address(other) == "" || b.isRemoved(fmt.Sprintf("%016x", 100)) {
+		t.Error("no room for a member among those that were removed:", n)
+	}
 	f := fields{b: appendPeers(nil, b.all())}
 	if f.peers(); f.done() != nil {
 		t.Error("what it holds cannot be sent:", f.err)

@@ -44,7 +44,9 @@ type Raft interface {
 	GetConfiguration() raft.ConfigurationFuture
 	AddNonvoter(id raft.ServerID, address raft.ServerAddress, prevIndex uint64, timeout time.Duration) raft.IndexFuture
 	AddVoter(id raft.ServerID, address raft.ServerAddress, prevIndex uint64, timeout time.Duration) raft.IndexFuture
+	DemoteVoter(id raft.ServerID, prevIndex uint64, timeout time.Duration) raft.IndexFuture
 	RemoveServer(id raft.ServerID, prevIndex uint64, timeout time.Duration) raft.IndexFuture
+	LeadershipTransferToServer(id raft.ServerID, address raft.ServerAddress) raft.Future
 }
 
 // Config of a Cluster.
@@ -222,6 +224,9 @@ func (c *Cluster) run(k *conn, dialed bool) (up bool, err error) {
 		return false, c.tell(k, err)
 	}
 	c.book.learn(h.book...)
+	if c.book.isRemoved(k.node) || c.book.isRemoved(c.cfg.Identity.Node) {
+		return false, errRemoved // it has been told, by this side's hello
+	}
 	l := newLink(k)
 	l.dialed = dialed
 	if !c.attach(l, dialed) {
@@ -254,8 +259,9 @@ func (c *Cluster) withdraw(l *link) {
 }
 
 var (
-	errSelf   = errors.New("this node itself answers at that address")
-	errSecond = errors.New("there is a link to that node already")
+	errRemoved = errors.New("the node was removed from the cluster")
+	errSelf    = errors.New("this node itself answers at that address")
+	errSecond  = errors.New("there is a link to that node already")
 )
 
 // tell says in the log what another node did wrong, and returns it.
@@ -286,7 +292,7 @@ func (c *Cluster) tend() {
 // book over all links.
 func (c *Cluster) meet(peers []identity.Peer) {
 	for _, p := range peers {
-		if p.ID != c.cfg.Identity.Node {
+		if p.ID != c.cfg.Identity.Node && p.Version != removed {
 			c.peer(p.ID).signal()
 		}
 	}
@@ -296,4 +302,5 @@ func (c *Cluster) meet(peers []identity.Peer) {
 	for _, l := range links {
 		l.post(appendPeers(newFrame(opBook, 1024), peers), 0)
 	}
+	c.cutOff()
 }

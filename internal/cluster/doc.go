@@ -35,11 +35,14 @@
 //	admit        20 peer
 //	reset time   21
 //	define       22 definitions, hash
+//	transfer     23 node id, or nothing for the best
+//	remove       24 node id, check, force (0 or 1)
 //
-//	peer      id, address, version
+//	peer      id, address, version; the greatest version is that of a node that was removed
 //	credits   session, applied, follows (0 or 1), list of pools
 //	pool      name, free, list of queues
-//	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 that node cannot join, 5 time was not set back
+//	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 that node cannot join, 5 time was not set back,
+//	          6 declined
 //
 // What is not of this form closes the link, with a line in the log. So does silence of two
 // seconds, in either direction.

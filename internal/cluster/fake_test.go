@@ -129,7 +129,7 @@ type fakeRaft struct {
 	index     uint64
 	observers int
 	addErr    error
-	added     chan string // "nonvoter <id>", "voter <id>" or "removed <id>"
+	added     chan string // "nonvoter <id>", "voter <id>", "demoted <id>", "removed <id>" or "leader <id>"
 }
 
 type fakeFuture struct {
@@ -175,16 +175,21 @@ func (r *fakeRaft) AddVoter(id raft.ServerID, a raft.ServerAddress, prev uint64,
 	return r.add(raft.Server{Suffrage: raft.Voter, ID: id, Address: a}, "voter ", prev)
 }
 
-func (r *fakeRaft) RemoveServer(id raft.ServerID, _ uint64, _ time.Duration) raft.IndexFuture {
+func (r *fakeRaft) DemoteVoter(id raft.ServerID, prev uint64, _ time.Duration) raft.IndexFuture {
+	return r.add(raft.Server{Suffrage: raft.Nonvoter, ID: id, Address: raft.ServerAddress(id)}, "demoted ", prev)
+}
+
+func (r *fakeRaft) RemoveServer(id raft.ServerID, prev uint64, _ time.Duration) raft.IndexFuture {
+	f := r.add(raft.Server{ID: id}, "removed ", prev)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.addErr != nil {
-		return &fakeFuture{err: r.addErr}
-	}
-	r.index++
 	r.servers = slices.DeleteFunc(r.servers, func(o raft.Server) bool { return o.ID == id })
-	r.added <- "removed " + string(id)
-	return &fakeFuture{index: r.index}
+	return f
+}
+
+func (r *fakeRaft) LeadershipTransferToServer(id raft.ServerID, _ raft.ServerAddress) raft.Future {
+	r.added <- "leader " + string(id)
+	return &fakeFuture{}
 }
 
 func (r *fakeRaft) add(s raft.Server, as string, prev uint64) raft.IndexFuture {
@@ -193,7 +198,7 @@ func (r *fakeRaft) add(s raft.Server, as string, prev uint64) raft.IndexFuture {
 	if r.addErr != nil {
 		return &fakeFuture{err: r.addErr}
 	}
-	if prev != r.index {
+	if prev != 0 && prev != r.index { // 0: whatever it is
 		return &fakeFuture{err: fmt.Errorf("the configuration is %d, not %d", r.index, prev)}
 	}
 	r.index++

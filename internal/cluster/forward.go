@@ -291,6 +291,12 @@ func (c *Cluster) handle(l *link, f frame) error {
 	case opAdmit:
 		p := body.peer()
 		work = func() (answer, error) { return answer{}, c.admitHere(p) }
+	case opTransfer:
+		node := string(body.bytes())
+		work = func() (answer, error) { return answer{}, c.transferHere(node) }
+	case opRemove:
+		r := body.removal()
+		work = func() (answer, error) { return answer{}, c.removeHere(r, r.Node == l.node) }
 	default:
 		body.fail("op %d", f.op)
 	}

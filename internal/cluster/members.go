@@ -66,10 +66,10 @@ func (c *Cluster) peer(id string) *peer {
 	return p
 }
 
-// reach keeps a link to a node until Close.
+// reach keeps a link to a node until Close, or until it is removed.
 func (c *Cluster) reach(p *peer) {
 	pause := leastPause
-	for c.ctx.Err() == nil {
+	for c.ctx.Err() == nil && !c.book.isRemoved(p.id) {
 		if c.linkTo(p.id) == nil && !c.replaced(p.id) {
 			k, err := c.dial(c.book.address(p.id), p.id, identity.ProtoLink, dialFor)
 			up := false
@@ -229,8 +229,9 @@ func (c *Cluster) pong(l *link, sent time.Duration, wall time.Time) {
 }
 
 // admit makes a node that has shown a token a member, through whichever node leads, and
-// returns all that are known.
+// returns it and all members of before: one whose place it takes is among them.
 func (c *Cluster) admit(ctx context.Context, p identity.Peer) ([]identity.Peer, error) {
+	before := slices.DeleteFunc(c.book.present(), func(o identity.Peer) bool { return o.ID == p.ID })
 	for {
 		err := c.admitOnce(ctx, p)
 		if err == nil {
@@ -247,7 +248,7 @@ func (c *Cluster) admit(ctx context.Context, p identity.Peer) ([]identity.Peer, 
 	}
 	c.book.learn(p)
 	c.cfg.Log.Info("node joined", "node", p.ID, "address", p.Address)
-	return c.book.all(), nil
+	return append(before, p), nil
 }
 
 func (c *Cluster) admitOnce(ctx context.Context, p identity.Peer) error {
@@ -272,6 +273,9 @@ func (c *Cluster) admitHere(p identity.Peer) error {
 		return err
 	}
 	id := raft.ServerID(p.ID)
+	if c.book.isRemoved(p.ID) {
+		return fmt.Errorf("%w: node %s was removed, and comes back as a new one only: join with an empty data directory", errBarred, p.ID)
+	}
 	old, err := c.inPlaceOf(p, f.Configuration().Servers)
 	if err != nil {
 		return err
@@ -287,6 +291,7 @@ func (c *Cluster) admitHere(p identity.Peer) error {
 		if err := c.services.Raft.RemoveServer(raft.ServerID(o), 0, raftEnqueue).Error(); err != nil {
 			return err
 		}
+		c.book.remove(o)
 		c.cfg.Log.Info("node removed: another one joined in its place", "node", o, "address", p.Address, "by", p.ID)
 	}
 	c.book.learn(p)
@@ -315,7 +320,7 @@ func (c *Cluster) inPlaceOf(p identity.Peer, servers []raft.Server) (old []strin
 func (c *Cluster) replaced(node string) bool {
 	address := c.book.address(node)
 	for _, p := range c.book.all() {
-		if p.ID != node && p.Address == address && (p.ID == c.cfg.Identity.Node || c.linkTo(p.ID) != nil) {
+		if p.ID != node && p.Version != removed && p.Address == address && (p.ID == c.cfg.Identity.Node || c.linkTo(p.ID) != nil) {
 			return true
 		}
 	}
@@ -398,7 +403,7 @@ func (c *Cluster) Members() []Member {
 		servers = f.Configuration().Servers
 	}
 	if len(servers) == 0 {
-		for _, p := range c.book.all() {
+		for _, p := range c.book.present() {
 			servers = append(servers, raft.Server{ID: raft.ServerID(p.ID), Suffrage: raft.Nonvoter})
 		}
 	}

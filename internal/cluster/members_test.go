@@ -75,6 +75,9 @@ func TestANodeInPlaceOfOneThatIsGone(t *testing.T) {
 		t.Error("and then", <-a.raft.added)
 	}
 	a.journal.await(t, 1, "level=INFO", "node removed", c.id, again.id)
+	for _, n := range []*node{a, b} { // should it come back after all, it is told
+		eventually(t, "it is noted as removed", func() bool { return n.book.isRemoved(c.id) })
+	}
 	if len(a.Members()) != 3 {
 		t.Errorf("%+v", a.Members())
 	}
@@ -89,6 +92,10 @@ func TestReplacedIsNotDialed(t *testing.T) {
 			if n.replaced(o.id) {
 				t.Error(o.id, "is replaced")
 			}
+		}
+		n.book.learn(identity.Peer{ID: "000000000000000c", Address: n.way.address(), Version: removed})
+		if n.replaced(n.id) {
+			t.Error("by a node that was removed")
 		}
 		n.book.learn(identity.Peer{ID: other, Address: b.way.address()})
 		if !n.replaced(other) || n.replaced(b.id) && n != b {

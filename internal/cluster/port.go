@@ -113,6 +113,10 @@ func (c *Cluster) receive(k *conn, shaken func()) {
 		c.refused(k, err)
 		return
 	}
+	if proto != identity.ProtoLink && c.book.isRemoved(k.node) { // which tells it so
+		_ = k.Close()
+		return
+	}
 	switch proto {
 	case identity.ProtoRaft:
 		if c.book.address(k.node) == "" {

@@ -20,7 +20,7 @@ var errNoState = errors.New("no member has sent its data file")
 // implements raftfsm.Peers.
 func (c *Cluster) Fetch(ctx context.Context, take func(node string, r io.Reader) error) error {
 	own := c.cfg.Identity.Node
-	asked := slices.DeleteFunc(c.book.all(), func(p identity.Peer) bool { return p.ID == own })
+	asked := slices.DeleteFunc(c.book.present(), func(p identity.Peer) bool { return p.ID == own })
 	for _, address := range c.cfg.Seeds {
 		asked = append(asked, identity.Peer{Address: address})
 	}

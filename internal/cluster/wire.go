@@ -47,6 +47,8 @@ const (
 	opAdmit       op = 20
 	opResetTime   op = 21
 	opDefine      op = 22
+	opTransfer    op = 23
+	opRemove      op = 24
 )
 
 // errMalformed is returned when bytes are not what this file writes.
@@ -313,17 +315,21 @@ func (f *fields) credits() leader.Credits {
 type class uint64
 
 const (
-	classNone    class = 0
-	classNotSent class = 1 // raftfsm.ErrNotSent
-	classRefused class = 2 // raftfsm.ErrSessionRefused
-	classOther   class = 3 // nobody knows
-	classBarred  class = 4 // errBarred
-	classKept    class = 5 // leader.ErrNotReset
-	classNoRoom  class = 6 // raftfsm.ErrNoRoom
+	classNone     class = 0
+	classNotSent  class = 1 // raftfsm.ErrNotSent
+	classRefused  class = 2 // raftfsm.ErrSessionRefused
+	classOther    class = 3 // nobody knows
+	classBarred   class = 4 // errBarred
+	classKept     class = 5 // leader.ErrNotReset
+	classNoRoom   class = 6 // raftfsm.ErrNoRoom
+	classDeclined class = 7 // ErrDeclined
 )
 
 // sentinels of the classes that have one.
-var sentinels = map[class]error{classNotSent: raftfsm.ErrNotSent, classRefused: raftfsm.ErrSessionRefused, classBarred: errBarred, classKept: leader.ErrNotReset, classNoRoom: raftfsm.ErrNoRoom}
+var sentinels = map[class]error{
+	classNotSent: raftfsm.ErrNotSent, classRefused: raftfsm.ErrSessionRefused, classBarred: errBarred, classKept: leader.ErrNotReset,
+	classNoRoom: raftfsm.ErrNoRoom, classDeclined: ErrDeclined,
+}
 
 // answer is the answer to a request: an error, or what its op answers.
 type answer struct {

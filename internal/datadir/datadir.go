@@ -78,9 +78,7 @@ func writeAt(f *os.File, s string) error {
 func (d *Dir) load() error {
 	b, err := os.ReadFile(d.File("node.json"))
 	if errors.Is(err, os.ErrNotExist) {
-		raw := make([]byte, 8)
-		_, _ = rand.Read(raw) // never fails
-		d.id.ID = hex.EncodeToString(raw)
+		d.id.ID = newID()
 		return d.save()
 	}
 	if err != nil {
@@ -111,6 +109,25 @@ func (d *Dir) NodeID() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.id.ID
+}
+
+// Renew makes it the directory of a new node, with an id of its own.
+func (d *Dir) Renew() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	former := d.id
+	d.id = identity{ID: newID()}
+	if err := d.save(); err != nil {
+		d.id = former
+		return err
+	}
+	return nil
+}
+
+func newID() string {
+	raw := make([]byte, 8)
+	_, _ = rand.Read(raw) // never fails
+	return hex.EncodeToString(raw)
 }
 
 // NextOpening returns a number that is greater than any it returned before, in this

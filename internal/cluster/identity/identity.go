@@ -104,6 +104,9 @@ func Load(dir *datadir.Dir) (*Identity, error) {
 	if !Exists(dir) {
 		return nil, fmt.Errorf("%w: `pogod cluster init` makes one, `pogod cluster join` enters one (%s)", ErrNone, dir.Path)
 	}
+	if _, left := hasLeft(dir); left {
+		return nil, fmt.Errorf("%w, and its data in %s is kept but not used: to bring the machine in again, as a new node, run `pogod cluster token` on a member and `pogod cluster join` here", ErrLeft, dir.Path)
+	}
 	path := dir.File(folder)
 	doc, err := readCluster(path)
 	if err != nil {

@@ -103,10 +103,16 @@ func Join(ctx context.Context, dir *datadir.Dir, addr, token, advertise string) 
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := errors.Join(checkAddress(addr), checkAddress(advertise)); err != nil {
+		return nil, nil, err
+	}
+	if err := putAway(dir); err != nil {
+		return nil, nil, err
+	}
 	if err := joinable(dir); err != nil {
 		return nil, nil, err
 	}
-	if err := errors.Join(empty(dir), checkAddress(addr), checkAddress(advertise)); err != nil {
+	if err := empty(dir); err != nil {
 		return nil, nil, err
 	}
 	// Before the token is used up: a directory that cannot be written is found now.
