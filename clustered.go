@@ -71,8 +71,12 @@ func (n *node) clusterView() admin.Cluster {
 type view struct{ n *node }
 
 // NewToken implements admin.Cluster.
-func (v view) NewToken() (token string, expires time.Time, err error) {
-	token, expires = v.n.tokens.Issue()
+func (v view) NewToken(worker bool) (token string, expires time.Time, err error) {
+	issue := v.n.tokens.Issue
+	if worker {
+		issue = v.n.tokens.IssueWorker
+	}
+	token, expires = issue()
 	return token, expires, nil
 }
 
@@ -107,7 +111,7 @@ func (n *node) members() []admin.Member {
 	all := make([]admin.Member, 0, len(known))
 	for _, m := range known {
 		all = append(all, admin.Member{
-			ID: m.ID, Address: m.Address, Voter: m.Voter, Leader: m.Leader, Self: m.Self, Up: m.Up,
+			ID: m.ID, Address: m.Address, Voter: m.Voter, Worker: m.Worker, Leader: m.Leader, Self: m.Self, Up: m.Up,
 			LastHeardAt: timeOrNil(m.LastHeard), AppliedIndex: m.Applied, Lag: head - m.Applied,
 			RoundTripMS: float64(m.RoundTrip.Microseconds()) / 1000,
 		})

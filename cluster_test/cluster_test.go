@@ -30,8 +30,9 @@ func newCluster(t *testing.T, bin string, prepare func(n *node)) *cluster {
 	return c
 }
 
-// add starts one more node, on a host of the LAN: the first one begins the cluster.
-func (c *cluster) add(bin string, host int, prepare func(n *node)) *node {
+// add starts one more node, on a host of the LAN: the first one begins the cluster, the
+// others join with a token that is made with these options.
+func (c *cluster) add(bin string, host int, prepare func(n *node), token ...string) *node {
 	t := c.t
 	t.Helper()
 	n := newNode(t, bin, "")
@@ -45,7 +46,7 @@ func (c *cluster) add(bin string, host int, prepare func(n *node)) *node {
 	if len(c.nodes) == 0 {
 		n.run("cluster", "init")
 	} else {
-		c.nodes[0].lets(n)
+		c.nodes[0].lets(n, token...)
 	}
 	n.start()
 	if err := n.ready(); err != nil {
@@ -55,10 +56,11 @@ func (c *cluster) add(bin string, host int, prepare func(n *node)) *node {
 	return n
 }
 
-// lets has a node join at this one.
-func (n *node) lets(o *node) {
+// lets has a node join at this one, with a token that is made with these options.
+func (n *node) lets(o *node, token ...string) {
 	n.t.Helper()
-	o.run("cluster", "join", n.addr, regexp.MustCompile(`pogod1_\S+`).FindString(n.run("cluster", "token")))
+	made := n.run(append([]string{"cluster", "token"}, token...)...)
+	o.run("cluster", "join", n.addr, regexp.MustCompile(`pogod1_\S+`).FindString(made))
 }
 
 // run runs a command of pogod to its end and returns what it says.
@@ -112,7 +114,8 @@ func (n *node) id() string {
 	return doc.Node.ID
 }
 
-// whole waits until all nodes are ready, and see as many voters whose links are up.
+// whole waits until all nodes are ready, and see as many members whose links are up, and
+// which vote but for the workers.
 func (c *cluster) whole() {
 	c.t.Helper()
 	for i, n := range c.nodes {
@@ -123,8 +126,10 @@ func (c *cluster) whole() {
 		until(c.t, func() bool {
 			doc, err := n.document(c.t.Context(), "")
 			last = fmt.Sprint(doc, err)
-			return err == nil && len(doc.Raft.Members) == len(c.nodes) && !slices.ContainsFunc(doc.Raft.Members, func(m member) bool { return !m.Voter || !m.Up })
-		}, func() string { return fmt.Sprintf("node %d does not see %d voters: %s", i, len(c.nodes), last) })
+			return err == nil && len(doc.Raft.Members) == len(c.nodes) && !slices.ContainsFunc(doc.Raft.Members, func(m member) bool { return m.Voter == m.Worker || !m.Up })
+		}, func() string {
+			return fmt.Sprintf("node %d does not see %d members and their votes: %s", i, len(c.nodes), last)
+		})
 	}
 }
 

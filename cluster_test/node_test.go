@@ -368,8 +368,8 @@ type statusDoc struct {
 
 // member of a cluster, as a node sees it.
 type member struct {
-	ID, Address             string
-	Voter, Leader, Self, Up bool
+	ID, Address                     string
+	Voter, Worker, Leader, Self, Up bool
 }
 
 // queue returns what is said of one.

@@ -62,7 +62,7 @@ func guarded(t *testing.T) (s *Server, src *queued, tokens map[Role]string, log 
 // joinable is a Cluster that makes tokens.
 type joinable struct{}
 
-func (joinable) NewToken() (string, time.Time, error)      { return "pogod1_x", time.Time{}, nil }
+func (joinable) NewToken(bool) (string, time.Time, error)  { return "pogod1_x", time.Time{}, nil }
 func (joinable) Members(context.Context) ([]Member, error) { return nil, nil }
 func (joinable) Leave(context.Context, string, bool) error { return nil }
 

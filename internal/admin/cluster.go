@@ -15,8 +15,9 @@ import (
 // Cluster is what the endpoint needs of the cluster that the node is part of. Its
 // methods are called from many goroutines at once.
 type Cluster interface {
-	// NewToken makes a token with which one more node may join, until it expires.
-	NewToken() (token string, expires time.Time, err error)
+	// NewToken makes a token with which one more node may join, until it expires; as a
+	// worker, which never has a vote, or else for a vote.
+	NewToken(worker bool) (token string, expires time.Time, err error)
 	// Members returns the members, sorted by id. It ends with an error when its
 	// context does.
 	Members(ctx context.Context) ([]Member, error)
@@ -33,7 +34,7 @@ type Cluster interface {
 // The paths of the cluster.
 const (
 	MembersPath  = "/api/v1/cluster/members"  // GET
-	TokensPath   = "/api/v1/cluster/tokens"   // POST
+	TokensPath   = "/api/v1/cluster/tokens"   // POST ?worker=
 	TransferPath = "/api/v1/cluster/transfer" // POST ?node=
 	LeavePath    = "/api/v1/cluster/leave"    // POST ?node=&force=
 )
@@ -133,10 +134,11 @@ func (s *Server) members(ctx *fasthttp.RequestCtx) {
 }
 
 func (s *Server) newToken(ctx *fasthttp.RequestCtx) {
-	if !permitted(ctx) || !s.clustered(ctx) {
+	var worker bool
+	if !permitted(ctx) || !s.clustered(ctx) || !option(ctx, "worker", &worker) {
 		return
 	}
-	token, expires, err := s.cluster.NewToken()
+	token, expires, err := s.cluster.NewToken(worker)
 	if err != nil {
 		problem(ctx, fasthttp.StatusServiceUnavailable, err.Error(), nil)
 		return

@@ -23,8 +23,11 @@ type fakeCluster struct {
 	left    []string   // who was to leave, and whether by force
 }
 
-func (f *fakeCluster) NewToken() (string, time.Time, error) {
+func (f *fakeCluster) NewToken(worker bool) (string, time.Time, error) {
 	f.tokens.Add(1)
+	if worker {
+		return "pogod1_worker", time.Time{}, f.full
+	}
 	return "pogod1_abc", time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600)), f.full
 }
 
@@ -65,6 +68,8 @@ func TestNewToken(t *testing.T) {
 		{"charset", post("content-type: Application/JSON; charset=utf-8\r\n", ""), 200, token},
 		{"own page", post(asJSON+"Origin: http://localhost:8082\r\n", ""), 200, token},
 		{"own page v6", post(asJSON+"Origin: https://[::1]\r\n", ""), 200, token},
+		{"worker", toPath(TokensPath+"?worker=1", asJSON), 200, "pogod1_worker"},
+		{"worker or not", toPath(TokensPath+"?worker=yes", asJSON), 400, "worker is 1 or 0"},
 		{"pretty", strings.Replace(post(asJSON, ""), TokensPath, TokensPath+"?pretty", 1), 200, "{\n  \"token\": "},
 
 		{"page of elsewhere", post(asJSON+"Origin: https://evil.example\r\n", ""), 403, "pages of elsewhere"},

@@ -11,7 +11,8 @@
 //
 //	GET  /api/v1/cluster/members   {"members":[...]}, each a Member
 //	POST /api/v1/cluster/tokens    {"token":"...","expires_at":"..."}: a token with
-//	                               which one more node may join
+//	                               which one more node may join; ?worker=1: one that
+//	                               never has a vote
 //	POST /api/v1/cluster/transfer  {"leader":"..."}, who leads then; ?node= says who shall,
 //	                               else the best follower. 409 when that cannot be
 //	POST /api/v1/cluster/leave     {"left":"..."}: the node that answers, "", has left and

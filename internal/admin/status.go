@@ -67,6 +67,7 @@ type Member struct {
 	ID           string     `json:"id"`
 	Address      string     `json:"address"`       // host:port of its cluster port; "" on a node without one
 	Voter        bool       `json:"voter"`         //
+	Worker       bool       `json:"worker"`        // it joined as one, and never votes
 	Leader       bool       `json:"leader"`        //
 	Self         bool       `json:"self"`          // it is the node that answers
 	Up           bool       `json:"up"`            // the link to it is up, or it is the node that answers

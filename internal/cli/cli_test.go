@@ -270,7 +270,10 @@ func (s source) ResetClock(context.Context) (leader.Reset, error) {
 // member is the admin endpoint's fake cluster.
 type member struct{ list []admin.Member }
 
-func (m member) NewToken() (string, time.Time, error) {
+func (m member) NewToken(worker bool) (string, time.Time, error) {
+	if worker {
+		return "pogod1_worker", noon.Add(15 * time.Minute), nil
+	}
 	return "pogod1_abc", noon.Add(15 * time.Minute), nil
 }
 

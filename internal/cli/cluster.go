@@ -49,6 +49,7 @@ type membership struct {
 	DataDir  string          `json:"data_dir"`           // absolute path
 	Members  []identity.Peer `json:"members"`            // the others
 	Replaces []string        `json:"replaces,omitempty"` // nodes that were at the same address: they are removed
+	Worker   bool            `json:"worker"`             // it never has a vote
 	HasJobs  bool            `json:"has_jobs"`           // of the time when it was a node alone
 }
 
@@ -161,8 +162,12 @@ that was at the address is removed, and the jobs come from the others.`,
 			if asJSON {
 				return p.print(m)
 			}
-			_, err = fmt.Fprintf(p.Stdout, "joined cluster %s as node %s; start it with \"pogod serve%s%s\"\n",
-				m.Cluster, m.Node, asFlag("config", o.File), asFlag("data", o.Data))
+			as := "node"
+			if m.Worker {
+				as = "worker node"
+			}
+			_, err = fmt.Fprintf(p.Stdout, "joined cluster %s as %s %s; start it with \"pogod serve%s%s\"\n",
+				m.Cluster, as, m.Node, asFlag("config", o.File), asFlag("data", o.Data))
 			if err == nil && len(m.Replaces) > 0 {
 				_, err = fmt.Fprintf(p.Stdout, "it takes the place of node %s, which was at %s and is removed from the cluster\n", strings.Join(m.Replaces, ", "), m.Address)
 			}
@@ -213,7 +218,7 @@ func (p *program) join(ctx context.Context, o *config.Options, address, token st
 	if o.Advertise != "" {
 		p.remind(o)
 	}
-	m := &membership{Cluster: id.Cluster, Node: id.Node, Address: c.Cluster.Advertise, DataDir: dir.Path, Members: []identity.Peer{}}
+	m := &membership{Cluster: id.Cluster, Node: id.Node, Address: c.Cluster.Advertise, DataDir: dir.Path, Members: []identity.Peer{}, Worker: id.Worker}
 	for _, o := range members {
 		switch {
 		case o.ID == m.Node:

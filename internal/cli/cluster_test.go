@@ -155,7 +155,7 @@ func TestInitJSON(t *testing.T) {
 	dir := t.TempDir()
 	code, out, errs := run(Deps{}, "cluster", "init", "--data", dir, "--json")
 	id := loaded(t, dir)
-	want := `{"cluster":"` + id.Cluster + `","node":"` + id.Node + `","address":"127.0.0.1:8083","data_dir":"` + dir + `","members":[],"has_jobs":false}` + "\n"
+	want := `{"cluster":"` + id.Cluster + `","node":"` + id.Node + `","address":"127.0.0.1:8083","data_dir":"` + dir + `","members":[],"worker":false,"has_jobs":false}` + "\n"
 	if code != 0 || errs != "" || out != want {
 		t.Errorf("%d %q %q", code, out, errs)
 	}

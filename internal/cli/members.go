@@ -15,18 +15,27 @@ import (
 )
 
 func (p *program) clusterToken() *cobra.Command {
+	var worker bool
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Make a token with which one more node may join",
 		Long: `token asks a running node for a token and prints it, alone. One node can join with
 it, at the node that made it, within 15 minutes and until that node restarts. It
-opens the whole cluster: give it to nobody else.`,
+opens the whole cluster: give it to nobody else.
+
+With --worker it lets in a worker: a node that pushes and runs jobs as the others do,
+has a copy of the data, and never votes nor leads. The others go on when it is gone.`,
 		Example: `  pogod cluster token
+  pogod cluster token --worker
   pogod cluster token --config /etc/pogod/pogod.toml
   pogod cluster token --json`,
 	}
 	p.asking(cmd, nil, func(ctx context.Context, q *question, _ []string) error {
-		body, err := ask(ctx, q.u, http.MethodPost, admin.TokensPath, "")
+		query := ""
+		if worker {
+			query = "worker=1"
+		}
+		body, err := ask(ctx, q.u, http.MethodPost, admin.TokensPath, query)
 		if err != nil {
 			return err
 		}
@@ -45,6 +54,7 @@ opens the whole cluster: give it to nobody else.`,
 			return nil
 		})
 	})
+	cmd.Flags().BoolVar(&worker, "worker", false, "for a node that never has a vote")
 	return cmd
 }
 
@@ -67,7 +77,8 @@ func (p *program) clusterMembers() *cobra.Command {
 		Short: "List the members of the cluster, as a node sees them",
 		Long: `members asks a running node which nodes are in its cluster: who leads, who votes,
 which of them it reaches, how many entries of the log each is behind, and when it
-last heard of each. A node that has just joined votes once it has caught up.`,
+last heard of each. A node that has just joined votes once it has caught up, a worker
+never.`,
 		Example: `  pogod cluster members
   pogod cluster members --admin http://127.0.0.1:9082
   pogod cluster members --json | jq '.members[] | select(.up | not) | .id'`,
@@ -101,6 +112,8 @@ func members(w io.Writer, list []admin.Member, now time.Time, p paint) {
 		switch {
 		case m.Leader:
 			role = cell{"leader", bold}
+		case m.Worker:
+			role = plain("worker")
 		case !m.Voter:
 			role = cell{"non-voter", yellow}
 		}

@@ -27,6 +27,9 @@ func TestToken(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &k); code != 0 || errs != "" || err != nil || k.Token != "pogod1_abc" || !k.ExpiresAt.Equal(noon.Add(15*time.Minute)) {
 		t.Errorf("%d %q %q %v", code, out, errs, err)
 	}
+	if code, out, errs = run(Deps{}, "cluster", "token", "--worker", "--admin", addr); code != 0 || out != "pogod1_worker\n" || errs != "" {
+		t.Errorf("%d %q %q", code, out, errs)
+	}
 	// People are told what to do with it, where they are not in the way.
 	code, out, errs = runOn(screens{true, true}, Deps{}, "cluster", "token", "--admin", addr)
 	if code != 0 || out != "pogod1_abc\n" || errs != "\non the new node, within 15m:\n  pogod cluster join 10.0.0.2:8083 pogod1_abc\n" {
@@ -48,7 +51,7 @@ func TestMembersTable(t *testing.T) {
 	addr, s := endpointOf(t, "follower.json", true)
 	var m admin.Members
 	shownAndJSON(t, "members", addr, &m)
-	if len(m.Members) != 4 {
+	if len(m.Members) != 5 {
 		t.Errorf("%+v", m)
 	}
 	var b bytes.Buffer

@@ -137,7 +137,7 @@ func Open(cfg Config) (*Cluster, error) {
 	return c, nil
 }
 
-// Transport is raft's way to the other members. Its addresses are node ids.
+// Transport is raft's way to the other members. Its addresses are node ids, a worker's behind workerPrefix.
 func (c *Cluster) Transport() raft.Transport { return c.transport }
 
 // Serve begins links and forwarding. It is to be called once.

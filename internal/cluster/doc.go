@@ -37,6 +37,7 @@
 //	define       22 definitions, hash
 //	transfer     23 node id, or nothing for the best
 //	remove       24 node id, check, force (0 or 1)
+//	admit worker 25 peer
 //
 //	peer      id, address, version; the greatest version is that of a node that was removed
 //	credits   session, applied, follows (0 or 1), list of pools

@@ -288,8 +288,9 @@ func (c *Cluster) handle(l *link, f frame) error {
 	case opDefine:
 		d := body.define()
 		work = func() (answer, error) { return answer{}, c.services.Leader.Redefine(c.ctx, d.definitions, d.hash) }
-	case opAdmit:
+	case opAdmit, opAdmitWorker:
 		p := body.peer()
+		p.Worker = f.op == opAdmitWorker
 		work = func() (answer, error) { return answer{}, c.admitHere(p) }
 	case opTransfer:
 		node := string(body.bytes())

@@ -29,6 +29,23 @@ const (
 // errBarred is the class of the errors with which the leader refuses a node.
 var errBarred = errors.New("this node cannot join")
 
+// workerPrefix begins the address of a worker in raft's configuration, before its id: a
+// member that never has a vote. What all replicate, and keep for ever, needs no other place.
+const workerPrefix = "worker:"
+
+// raftAddress is where raft finds a node.
+func raftAddress(id string, worker bool) raft.ServerAddress {
+	if worker {
+		id = workerPrefix + id
+	}
+	return raft.ServerAddress(id)
+}
+
+// nodeAt is the node at an address of raft's.
+func nodeAt(a raft.ServerAddress) string { return strings.TrimPrefix(string(a), workerPrefix) }
+
+func isWorker(s raft.Server) bool { return strings.HasPrefix(string(s.Address), workerPrefix) }
+
 // peer is another node. All but id and wake is guarded by Cluster.mu.
 type peer struct {
 	id   string
@@ -247,7 +264,7 @@ func (c *Cluster) admit(ctx context.Context, p identity.Peer) ([]identity.Peer, 
 		}
 	}
 	c.book.learn(p)
-	c.cfg.Log.Info("node joined", "node", p.ID, "address", p.Address)
+	c.cfg.Log.Info("node joined", "node", p.ID, "address", p.Address, "worker", p.Worker)
 	return append(before, p), nil
 }
 
@@ -259,7 +276,11 @@ func (c *Cluster) admitOnce(ctx context.Context, p identity.Peer) error {
 	case local:
 		return c.admitHere(p)
 	}
-	_, err = c.ask(l, appendPeer(newFrame(opAdmit, 64), p)).wait(ctx)
+	o := opAdmit
+	if p.Worker {
+		o = opAdmitWorker
+	}
+	_, err = c.ask(l, appendPeer(newFrame(o, 64), p)).wait(ctx)
 	return err
 }
 
@@ -272,7 +293,7 @@ func (c *Cluster) admitHere(p identity.Peer) error {
 	if err := f.Error(); err != nil {
 		return err
 	}
-	id := raft.ServerID(p.ID)
+	id, address := raft.ServerID(p.ID), raftAddress(p.ID, p.Worker)
 	if c.book.isRemoved(p.ID) {
 		return fmt.Errorf("%w: node %s was removed, and comes back as a new one only: join with an empty data directory", errBarred, p.ID)
 	}
@@ -280,8 +301,10 @@ func (c *Cluster) admitHere(p identity.Peer) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(f.Configuration().Servers, func(s raft.Server) bool { return s.ID == id }) {
-		if err := c.services.Raft.AddNonvoter(id, raft.ServerAddress(id), f.Index(), raftEnqueue).Error(); err != nil {
+	// One that got no answer may have another token now.
+	known := func(s raft.Server) bool { return s.ID == id && (s.Address == address || s.Suffrage == raft.Voter) }
+	if !slices.ContainsFunc(f.Configuration().Servers, known) {
+		if err := c.services.Raft.AddNonvoter(id, address, f.Index(), raftEnqueue).Error(); err != nil {
 			return err
 		}
 	}
@@ -345,8 +368,8 @@ func (c *Cluster) reaches(applied uint64) bool {
 	return promotesEarly || c.services.Reaches == nil || c.services.Reaches(applied)
 }
 
-// look gives a vote to one member that was close at the last look and still is: to one,
-// for each changes who the majority is.
+// look gives a vote to one member, no worker, that was close at the last look and still
+// is: to one, for each changes who the majority is.
 func (c *Cluster) look() {
 	leads := c.leads()
 	f := c.services.Raft.GetConfiguration()
@@ -359,7 +382,7 @@ func (c *Cluster) look() {
 	for _, s := range f.Configuration().Servers {
 		if p := c.peers[string(s.ID)]; p != nil {
 			before := p.near
-			p.near = leads && s.Suffrage != raft.Voter && p.upToDate(own, now) && c.reaches(p.applied)
+			p.near = leads && s.Suffrage != raft.Voter && !isWorker(s) && p.upToDate(own, now) && c.reaches(p.applied)
 			if before && p.near {
 				ready = append(ready, p.id)
 			}
@@ -382,6 +405,7 @@ type Member struct {
 	ID        string
 	Address   string // host:port of its cluster port; "" when it is not known
 	Voter     bool
+	Worker    bool // it never votes
 	Leader    bool
 	Self      bool
 	Up        bool          // the link to it is up, or it is this node
@@ -410,7 +434,7 @@ func (c *Cluster) Members() []Member {
 	var all []Member
 	c.mu.Lock()
 	for _, s := range servers {
-		m := Member{ID: string(s.ID), Address: c.book.address(string(s.ID)), Voter: s.Suffrage == raft.Voter, Leader: string(s.ID) == c.leader}
+		m := Member{ID: string(s.ID), Address: c.book.address(string(s.ID)), Voter: s.Suffrage == raft.Voter, Worker: isWorker(s), Leader: string(s.ID) == c.leader}
 		if m.ID == c.cfg.Identity.Node {
 			m.Self, m.Up, m.Applied = true, true, c.services.Applied()
 		} else if p := c.peers[m.ID]; p != nil {

@@ -296,3 +296,58 @@ func TestClocksAreMeasuredOnTheLinks(t *testing.T) {
 		}
 	}
 }
+
+// Who joins with a worker's token, at a node that does not lead, stays without a vote,
+// however near it is; it cannot lead, and can leave.
+func TestAWorkerNeverHasAVote(t *testing.T) {
+	t.Parallel()
+	a, b, c := three(t)
+	for range 4 { // two members, and two votes
+		get(t, a.raft.added, "a change of the members")
+	}
+	d := newNode(t)
+	token, _ := b.cfg.Tokens.IssueWorker()
+	id, peers, err := identity.Join(t.Context(), d.dir, b.listens, token, d.way.address())
+	if err == nil {
+		err = WritePeers(d.dir, peers)
+	}
+	if err != nil || !id.Worker {
+		t.Fatal(id, err)
+	}
+	if got := get(t, a.raft.added, "the worker"); got != "nonvoter "+d.id {
+		t.Error(got)
+	}
+	d.open()
+	linked(t, a, b, c, d)
+	d.lead(a.id)
+	get(t, d.changed, "who leads")
+	d.applies(20, a)
+	for range 5 {
+		a.look()
+	}
+	if len(a.raft.added) > 0 {
+		t.Fatal("it was given something:", <-a.raft.added)
+	}
+	i := slices.IndexFunc(a.Members(), func(m Member) bool { return m.ID == d.id })
+	if m := a.Members()[i]; m.Voter || !m.Worker || !m.Up {
+		t.Errorf("%+v", m)
+	}
+	if _, err := b.Transfer(t.Context(), d.id); err == nil || !strings.Contains(err.Error(), "has no vote, so it cannot lead") {
+		t.Error(err)
+	}
+	// It got no answer and has another token now: what that one says counts.
+	for _, worker := range []bool{true, false, true} {
+		if _, err := b.admit(t.Context(), identity.Peer{ID: d.id, Address: d.way.address(), Worker: worker}); err != nil {
+			t.Error(err)
+		}
+		if m := a.Members()[i]; m.Worker != worker {
+			t.Errorf("worker: %v, not %v", m.Worker, worker)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := d.Remove(ctx, Removal{}); err != nil {
+		t.Error(err)
+	}
+	get(t, d.Removed(), "word to the worker that left")
+}

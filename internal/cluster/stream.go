@@ -73,7 +73,7 @@ type dialError struct{ err error }
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// stream implements raft.StreamLayer over the port. Addresses are node ids.
+// stream implements raft.StreamLayer over the port. Addresses are those of raftAddress.
 type stream struct {
 	c      *Cluster
 	conns  chan *conn // unbuffered: raft takes each at once
@@ -86,14 +86,15 @@ func newStream(c *Cluster) *stream {
 }
 
 // Dial implements raft.StreamLayer.
-func (s *stream) Dial(id raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	address := s.c.book.address(string(id))
+func (s *stream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	id := nodeAt(to)
+	address := s.c.book.address(id)
 	if address == "" {
 		return nil, &dialError{fmt.Errorf("the address of node %s is not known", id)}
 	}
-	k, err := s.c.dial(address, string(id), identity.ProtoRaft, min(timeout, dialFor))
-	if err != nil && s.c.awaitLink(string(id), raftHold) {
-		k, err = s.c.dial(s.c.book.address(string(id)), string(id), identity.ProtoRaft, min(timeout, dialFor))
+	k, err := s.c.dial(address, id, identity.ProtoRaft, min(timeout, dialFor))
+	if err != nil && s.c.awaitLink(id, raftHold) {
+		k, err = s.c.dial(s.c.book.address(id), id, identity.ProtoRaft, min(timeout, dialFor))
 	}
 	if err != nil {
 		return nil, &dialError{err}

@@ -49,6 +49,7 @@ const (
 	opDefine      op = 22
 	opTransfer    op = 23
 	opRemove      op = 24
+	opAdmitWorker op = 25 // as opAdmit
 )
 
 // errMalformed is returned when bytes are not what this file writes.

@@ -11,7 +11,8 @@
 //	node.pem       this node's certificate, 10 years
 //	node-key.pem   this node's key: made here, never sent
 //	cluster.json   {"id": the cluster's id, 16 hexadecimal digits,
-//	                "joined": true unless this node began the cluster}
+//	                "joined": true unless this node began the cluster,
+//	                "worker": true if it joined as one}
 //
 // Each file has mode 0600, and a key that its group or others can read is refused. Init
 // and Join write them all to cluster.tmp/, synced, and rename that: after a crash there

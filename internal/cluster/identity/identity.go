@@ -31,6 +31,7 @@ type Identity struct {
 	Cluster string // the cluster's id, 16 hexadecimal digits
 	Node    string // this node's id, 16 hexadecimal digits
 	Joined  bool   // it was admitted by a member; else it began the cluster
+	Worker  bool   // it was admitted as a worker, which never has a vote
 
 	ca   *authority
 	leaf *x509.Certificate
@@ -52,6 +53,7 @@ const (
 type clusterDoc struct {
 	ID     string `json:"id"`
 	Joined bool   `json:"joined,omitempty"`
+	Worker bool   `json:"worker,omitempty"`
 }
 
 // Types of PEM blocks.
@@ -134,7 +136,7 @@ func Load(dir *datadir.Dir) (*Identity, error) {
 	if node := dir.NodeID(); i.Node != node {
 		return nil, fmt.Errorf("%s is of node %s, but this data directory is of node %s: it was copied from another node. Give node %s its own folder back; to make this a new member, use an empty data directory and `pogod cluster join`", path, i.Node, node, i.Node)
 	}
-	i.Joined = doc.Joined
+	i.Joined, i.Worker = doc.Joined, doc.Worker
 	return i, nil
 }
 
@@ -204,7 +206,7 @@ func (i *Identity) write(path string) error {
 	if err != nil {
 		return err
 	}
-	doc, err := json.Marshal(clusterDoc{i.Cluster, i.Joined})
+	doc, err := json.Marshal(clusterDoc{i.Cluster, i.Joined, i.Worker})
 	if err != nil {
 		return err
 	}

@@ -85,12 +85,12 @@ func (i *Identity) answer(ctx context.Context, conn net.Conn, t *Tokens, admit f
 	}
 	admitCtx, cancel := context.WithTimeout(ctx, admitTime)
 	defer cancel()
-	peers, err := admit(admitCtx, Peer{ID: r.Node, Address: r.Address})
+	peers, err := admit(admitCtx, Peer{ID: r.Node, Address: r.Address, Worker: k.worker})
 	if err != nil {
 		return nil, fmt.Errorf("the cluster did not admit node %s: %w", r.Node, err)
 	}
 	admitted = true
-	return &joinAnswer{Cluster: i.Cluster, Certificate: leaf.Raw, CA: i.ca.cert.Raw, CAKey: caKey, Peers: peers}, nil
+	return &joinAnswer{Cluster: i.Cluster, Certificate: leaf.Raw, CA: i.ca.cert.Raw, CAKey: caKey, Peers: peers, Worker: k.worker}, nil
 }
 
 // Join brings the node into the cluster of the member at addr, with a token of that
@@ -151,7 +151,7 @@ func Join(ctx context.Context, dir *datadir.Dir, addr, token, advertise string) 
 	if err != nil {
 		return nil, nil, fmt.Errorf("the answer of %s is wrong: %w", addr, err)
 	}
-	i.Joined = true
+	i.Joined, i.Worker = true, a.Worker
 	if err := i.store(dir, tmp); err != nil {
 		return nil, nil, err
 	}

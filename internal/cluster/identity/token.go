@@ -38,6 +38,7 @@ type Tokens struct {
 type token struct {
 	hash    [sha256.Size]byte // of the secret
 	expires time.Time
+	worker  bool // who joins with it is one
 	state   tokenState
 }
 
@@ -56,7 +57,13 @@ func NewTokens(i *Identity, c func() time.Time) *Tokens {
 
 // Issue makes a token, one line, with which one node can join until it expires, 15
 // minutes later. At most 100 are open: the oldest is void when there are more.
-func (t *Tokens) Issue() (line string, expires time.Time) {
+func (t *Tokens) Issue() (line string, expires time.Time) { return t.issue(false) }
+
+// IssueWorker makes a token as Issue does; who joins with it is a worker, and never has a
+// vote.
+func (t *Tokens) IssueWorker() (line string, expires time.Time) { return t.issue(true) }
+
+func (t *Tokens) issue(worker bool) (line string, expires time.Time) {
 	secret := make([]byte, secretSize)
 	_, _ = rand.Read(secret) // never fails
 	t.mu.Lock()
@@ -67,7 +74,7 @@ func (t *Tokens) Issue() (line string, expires time.Time) {
 		oldest := max(closed, 0)
 		t.made = slices.Delete(t.made, oldest, oldest+1)
 	}
-	k := &token{hash: sha256.Sum256(secret), expires: now.Add(tokenLife)}
+	k := &token{hash: sha256.Sum256(secret), expires: now.Add(tokenLife), worker: worker}
 	t.made = append(t.made, k)
 	return tokenPrefix + tokenEncoding.EncodeToString(append(t.pin[:], secret...)), k.expires
 }

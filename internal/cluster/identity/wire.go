@@ -24,6 +24,9 @@ type Peer struct {
 	// Version is the number of the start at which the member said it: the greater is
 	// the newer. A node that joins has not started: 0.
 	Version uint64 `json:"version"`
+	// Worker is said of a node that joins, by its token: it never has a vote. Of a member
+	// raft's configuration says so.
+	Worker bool `json:"-"`
 }
 
 type joinRequest struct {
@@ -42,6 +45,7 @@ type joinAnswer struct {
 	CA          []byte `json:"ca,omitempty"`
 	CAKey       []byte `json:"ca_key,omitempty"` // PKCS #8
 	Peers       []Peer `json:"peers,omitempty"`
+	Worker      bool   `json:"worker,omitempty"` // by the token
 }
 
 // decodeRequest reads a request that anybody may have sent. What it returns is well
