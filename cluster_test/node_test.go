@@ -350,6 +350,7 @@ type statusDoc struct {
 		Snapshot uint64 `json:"snapshot_index"`
 		LogFirst uint64 `json:"log_first_index"`
 		LogLast  uint64 `json:"log_last_index"`
+		File     int64  `json:"file_bytes"`
 		Damage   string
 		Failure  string
 		Low      bool `json:"low_space"`
