@@ -173,6 +173,12 @@ func TestCheckerOfCluster(t *testing.T) {
 			"settle 310 9 ack 10-1 2 0\nheal 8000000 1\nsettled 8000100 9 ack 10-1 2 5\n", nil, ""},
 		{"a producer that left its node", "dial 10 1 0 0\nlost 20 1 push\ndial 30 1 1 0\n", nil, ""},
 
+		{"acked by a node that was wiped", begin + gotOne + fault + "wipe 0\nlost 500 9 next\ncut 600 0 1 1 0\ndial 1500000 9 0 1\nsettle 1600000 9 ack 10-1 2 0\nsettled 1600010 9 ack 10-1 2 1\nheal 2000000 1\n", nil, ""},
+		{"acked too late by a node that was wiped", begin + gotOne + fault + "wipe 0\nlost 500 9 next\ncut 600 0 1 1 0\ndial 1500000 9 0 1\nheal 2000000 1\n" + again + fence, nil, "node killed"},
+		{"its disk failed", begin + gotOne + fault + "disk 0\nsettle 500 9 ack 10-1 2 0\nsettled 600 9 ack 10-1 2 5\nlost 700 9 next\ndial 1500000 9 0 0\nheal 2000000 1\n" + again + fence, nil, "unknown outcome"},
+		{"acked by a node that was killed", begin + gotOne + fault + "kill 0\nlost 500 9 next\ncut 600 0 1 1 0\ndial 1500000 9 0 1\nsettle 1600000 9 ack 10-1 2 0\nsettled 1600010 9 ack 10-1 2 1\nheal 2000000 1\n", []kind{lostJob, stale}, ""},
+		{"acked too late by a node that was wiped, and accepted", begin + gotOne + fault + "wipe 0\nlost 500 9 next\ncut 600 0 1 1 0\ndial 1500000 9 0 1\nheal 2000000 1\n" + again + "settle 9000000 9 ack 10-1 2 0\nsettled 9000010 9 ack 10-1 2 1\n", []kind{stale}, ""},
+		{"a disk that did not fail", begin + gotOne + "lost 700 9 next\ndial 1500000 9 0 0\n" + again + fence, []kind{dropped}, ""},
 		{"paused too shortly", begin + gotOne + fault + "pause 0\n" + tooSoon + again + fence, []kind{repeated}, ""},
 		{"another node paused", begin + gotOne + fault + "pause 1\n" + healed + again + fence, []kind{repeated}, ""},
 		{"another node alone", begin + gotOne + fault + alone1 + healed + again + fence, []kind{repeated}, ""},

@@ -237,9 +237,13 @@ func (h *history) end(j *jobHistory, a, next *attempt) ending {
 	gone := func(c *settleCall) bool { // its lease, before the call was sent
 		return a.lost != 0 && a.lost < c.seq || next != nil && next.seq < c.seq
 	}
+	// The session of a node that came back without its data, as another one, lived on for a while.
+	outlived := func(c *settleCall) bool {
+		return a.lost != 0 && (next == nil || next.seq > c.seq) && h.under(a.node, span{a.at, c.at}, faultWipe)
+	}
 	for _, c := range a.calls {
 		switch {
-		case c.code == 1 && gone(c):
+		case c.code == 1 && gone(c) && !outlived(c):
 			h.violate(stale, "job %s, lease %d: %s was accepted after the lease was gone", j.id, a.lease, c.verb)
 		case c.code == 1 && e.verb != "" && e.verb != c.verb:
 			h.violate(stale, "job %s, lease %d: %s was accepted, and then %s", j.id, a.lease, e.verb, c.verb)
@@ -302,7 +306,7 @@ func (h *history) sessionLost(a *attempt, until int64) bool {
 // excused reports whether a settling call may be answered 5: it took as long as calls may
 // take, or the session may have ended, or the node's disk had failed.
 func (h *history) excused(a *attempt, c *settleCall) bool {
-	return h.under(a.node, span{c.endAt, c.endAt}, faultDisk) || h.pushTimeout > 0 && micros(c.endAt-c.at) >= h.pushTimeout || h.sessionLost(a, c.endAt)
+	return h.under(a.node, span{c.endAt, c.endAt}, faultDisk, faultFull) || h.pushTimeout > 0 && micros(c.endAt-c.at) >= h.pushTimeout || h.sessionLost(a, c.endAt)
 }
 
 func micros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }

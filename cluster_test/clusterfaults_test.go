@@ -14,7 +14,8 @@ const pushRate = 300
 // TestClusterFaults puts three nodes under load and brings kills, pauses and partitions
 // over them, as each seed has them. Whatever happened, no job may be lost, none invented
 // or pushed twice, none repeated without a fault that justifies it, and in the end all
-// nodes have the same state. POGOD_CLUSTER_SECONDS says how long each run takes, and
+// nodes have the same state. With POGOD_FAULTS=all, and in the second run, disks fail and are
+// full, data is wiped and flipped, and clocks are set, too. POGOD_CLUSTER_SECONDS says how long each run takes, and
 // POGOD_SEED asks for one run with that seed.
 func TestClusterFaults(t *testing.T) {
 	notTwice(t)
@@ -26,7 +27,15 @@ func TestClusterFaults(t *testing.T) {
 	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			total := time.Duration(seconds) * time.Second
-			r, err := newCluster(t, build(t, ""), nil).besiege(seed, newStrikes(rand.New(rand.NewPCG(seed, 1)), total), pushRate)
+			draw := rand.New(rand.NewPCG(seed, 1))
+			var r *report
+			var err error
+			if os.Getenv("POGOD_FAULTS") == "all" || len(seeds) > 1 && seed == seeds[1] {
+				c, disks := newFrail(t)
+				r, err = c.besiege(seed, newStrikes(draw, total, allStrikeKinds), pushRate, disks...)
+			} else {
+				r, err = newCluster(t, build(t, ""), nil).besiege(seed, newStrikes(draw, total, strikeKinds), pushRate)
+			}
 			r.consistent(t, err)
 			if len(seeds) == 1 {
 				t.Logf("seed %d, %s of faults, %d pushes/s\n\n%s", seed, total, pushRate, r.markdown())
@@ -35,12 +44,13 @@ func TestClusterFaults(t *testing.T) {
 	}
 }
 
-// besiege brings faults over a cluster under load, lets all be worked off, and judges.
-func (c *cluster) besiege(seed uint64, plan []strike, rate int) (*report, error) {
+// besiege brings faults over a cluster under load, lets all be worked off, and judges. disks
+// are those of the nodes, for faults of disks.
+func (c *cluster) besiege(seed uint64, plan []strike, rate int, disks ...*faultyDisk) (*report, error) {
 	c.t.Helper()
 	l := c.startLoad(loadSpec{Seed: seed, Producers: producers, Consumers: consumers, Late: lates, Long: 3, Outstanding: outstanding, Rate: rate})
 	term := c.term()
-	s := &siege{c: c, l: l}
+	s := &siege{c: c, l: l, disks: disks}
 	if err := s.run(c.t.Context(), plan); err != nil {
 		c.t.Fatal(err)
 	}

@@ -120,8 +120,8 @@ var diskFaults = []struct {
 	name string
 	diskFault
 }{
-	{"EIO on fsync of the log", diskFault{files: "data/log/0", sync: syscall.EIO}},
-	{"EIO on write of the log", diskFault{files: "data/log/0", write: syscall.EIO}},
+	{"EIO on fsync of the log", diskFault{files: "data/log/", sync: syscall.EIO}},
+	{"EIO on write of the log", diskFault{files: "data/log/", write: syscall.EIO}},
 	{"EIO on fsync of the data file", diskFault{files: "data/state.db", sync: syscall.EIO}},
 	{"ENOSPC of all", diskFault{write: syscall.ENOSPC}},
 }
@@ -179,7 +179,7 @@ func TestTheEndOfTheLogIsRewrittenAfterASyncThatFailed(t *testing.T) {
 	if _, err := os.ReadFile(segments[0]); err != nil { // its pages are in the cache
 		t.Fatal(err)
 	}
-	n.outlives(d, diskFault{files: "data/log/0", sync: syscall.EIO, lose: true}, n.caller(link.RoleTool, "test"), func() {})
+	n.outlives(d, diskFault{files: "data/log/", sync: syscall.EIO, lose: true}, n.caller(link.RoleTool, "test"), func() {})
 	n.caller(link.RoleTool, "test").mustPush(queuePHP, "second")
 	doc, err := n.document(t.Context(), "")
 	if err != nil || doc.queue(queuePHP).Pending != 3 { // the second one's outcome was unknown

@@ -35,17 +35,17 @@ var strikeKinds = []strikeKind{
 	{faultOneWay, 3, time.Second, 12 * time.Second},
 }
 
-// newStrikes draws faults for so long. Mostly there is one at a time; now and then the next
+// newStrikes draws faults of these kinds for so long. Mostly there is one at a time; now and then the next
 // begins while one lasts, and with both there may be no quorum.
-func newStrikes(r *rand.Rand, total time.Duration) (plan []strike) {
+func newStrikes(r *rand.Rand, total time.Duration, kinds []strikeKind) (plan []strike) {
 	shares := 0
-	for _, k := range strikeKinds {
+	for _, k := range kinds {
 		shares += k.share
 	}
 	at := time.Second
 	for at < total {
 		left := r.IntN(shares)
-		k := strikeKinds[slices.IndexFunc(strikeKinds, func(k strikeKind) bool { left -= k.share; return left < 0 })]
+		k := kinds[slices.IndexFunc(kinds, func(k strikeKind) bool { left -= k.share; return left < 0 })]
 		long := r.Float64()
 		lasts := min(k.least+time.Duration(float64(k.most-k.least)*long*long), total-at) // most are short
 		plan = append(plan, strike{at: at, lasts: lasts, kind: k.kind, leader: r.IntN(2) == 0, pick: r.IntN(1 << 30), again: r.IntN(5) == 0})
@@ -67,13 +67,15 @@ type ongoing struct {
 	node     int // that is killed or paused
 	ways     []way
 	until    time.Time
-	starting bool // it was killed, runs again, and is not ready yet
+	starting bool      // it was killed, or its disk failed; it runs again, and is not ready yet
+	since    time.Time // of a disk: when the process started that it struck
 }
 
 // siege brings planned faults over a cluster.
 type siege struct {
 	c       *cluster
 	l       *loader
+	disks   []*faultyDisk // of the nodes; nil: they cannot fail
 	ongoing []*ongoing
 	number  int
 }
@@ -93,8 +95,8 @@ func (s *siege) run(ctx context.Context, plan []strike) error {
 			}
 			return over
 		})
-		if err == nil && len(plan) > 0 && len(s.ongoing) < 2 && time.Since(begin) >= plan[0].at {
-			err = s.begin(plan[0])
+		if err == nil && len(plan) > 0 && s.room(plan[0].kind) && time.Since(begin) >= plan[0].at {
+			err = s.begin(ctx, plan[0])
 			plan = plan[1:]
 		}
 		if err != nil {
@@ -107,9 +109,19 @@ func (s *siege) run(ctx context.Context, plan []strike) error {
 	return nil
 }
 
+// room reports whether a fault may begin beside those that last.
+func (s *siege) room(kind string) bool {
+	return len(s.ongoing) == 0 || len(s.ongoing) < 2 && !lonely(kind) && !slices.ContainsFunc(s.ongoing, func(o *ongoing) bool { return lonely(o.kind) })
+}
+
 // begin lets a fault strike. The load notes it first, so that what it excuses is known.
-func (s *siege) begin(p strike) error {
+func (s *siege) begin(ctx context.Context, p strike) error {
 	leader := s.c.leads()
+	if p.kind == faultWipe && leader >= 0 {
+		p.leader = false
+	} else if p.kind == faultWipe {
+		p.kind = faultKill
+	}
 	free := []int{}
 	for i := range s.c.nodes {
 		if (i == leader) == p.leader || leader < 0 {
@@ -117,7 +129,7 @@ func (s *siege) begin(p strike) error {
 		}
 	}
 	for _, o := range s.ongoing {
-		if o.ways != nil && p.kind != faultKill {
+		if o.ways != nil && slices.Contains([]string{faultAlone, faultBridge, faultOneWay}, p.kind) {
 			p.kind = faultPause // one partition at a time
 		}
 		free = slices.DeleteFunc(free, func(i int) bool { return o.ways == nil && i == o.node })
@@ -160,6 +172,8 @@ func (s *siege) begin(p strike) error {
 		return s.c.killed(s.l, o.node, o.number)
 	case faultPause:
 		return s.c.nodes[o.node].freeze()
+	case faultWipe, faultFlip, faultDisk, faultFull, faultClock:
+		return s.strikeMore(ctx, o)
 	}
 	for _, w := range o.ways {
 		s.c.lan.cut(w)
@@ -174,6 +188,13 @@ func (s *siege) over(ctx context.Context, o *ongoing) (bool, error) {
 	}
 	n := s.c.nodes[o.node]
 	switch {
+	case slices.Contains([]string{faultWipe, faultFlip, faultDisk, faultFull, faultClock}, o.kind):
+		if !s.overMore(ctx, o) {
+			if time.Since(o.until) > 2*readyWithin && len(s.ongoing) == 1 {
+				return false, fmt.Errorf("node %d, struck by %q, was not as before within %s", o.node, o.kind, 2*readyWithin)
+			}
+			return false, nil
+		}
 	case o.starting:
 		ask, cancel := context.WithTimeout(ctx, askedFor)
 		defer cancel()
@@ -210,7 +231,7 @@ func (s *siege) over(ctx context.Context, o *ongoing) (bool, error) {
 func TestStrikes(t *testing.T) {
 	t.Parallel()
 	const total = 10 * time.Minute
-	draw := func(seed uint64) []strike { return newStrikes(rand.New(rand.NewPCG(seed, 1)), total) }
+	draw := func(seed uint64) []strike { return newStrikes(rand.New(rand.NewPCG(seed, 1)), total, strikeKinds) }
 	plan := draw(1)
 	if !slices.Equal(plan, draw(1)) || slices.Equal(plan, draw(2)) {
 		t.Error("the seed does not fix the plan")

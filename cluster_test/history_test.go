@@ -148,7 +148,7 @@ func (h *history) add(e event) {
 	}
 	switch e.what {
 	case evDial:
-		if c.lost && c.node == e.node && c.round == e.round && !h.dying && !h.under(e.node, span{c.dialed, e.at}, faultLeave, faultDisk) {
+		if c.lost && c.node == e.node && c.round == e.round && !h.dying && !h.under(e.node, span{c.dialed, e.at}, faultLeave, faultDisk, faultFull) {
 			h.violate(dropped, "connection %d, while the node lived", e.conn)
 		}
 		c.lost, c.node, c.round, c.dialed = false, e.node, e.round, e.at
@@ -199,7 +199,7 @@ func (h *history) add(e event) {
 // leaving reports whether a node was about to end by itself at a time, by SIGTERM or because
 // its disk failed, so that it handed out nothing and refused pushes.
 func (h *history) leaving(node int, at int64) bool {
-	return h.under(node, span{at, at}, faultLeave, faultDisk)
+	return h.under(node, span{at, at}, faultLeave, faultDisk, faultFull)
 }
 
 // under reports whether a node was under a fault of such a kind at some time of a stretch, or

@@ -331,8 +331,9 @@ func (q *queueStatus) waiting() int { return q.Pending + q.Delayed + q.Reserved 
 // statusDoc is what these tests read of /status.
 type statusDoc struct {
 	Node struct {
-		ID  string
-		PID int
+		ID        string
+		PID       int
+		StartedAt time.Time `json:"started_at"`
 	}
 	Read struct {
 		Node       string

@@ -18,6 +18,10 @@ const (
 	faultOneWay = "oneway" // a node does not hear another, which hears it
 	faultLeave  = "leave"  // SIGTERM, and a start; over when the node is ready again
 	faultDisk   = "disk"   // writes or syncs fail; over when the node is ready again
+	faultFull   = "full"   // the same, for there is no room
+	faultWipe   = "wipe"   // SIGKILL, its data is gone, and it joins again; over when it votes
+	faultFlip   = "flip"   // SIGKILL, and a flipped bit in the data file; over when the node is ready again
+	faultClock  = "clock"  // its clock is set wrong; over when it is right
 )
 
 // parseWays is the reverse of formatWays; nil for what names a node.
@@ -99,7 +103,7 @@ func silentNodes(active []event, nodes int) []bool {
 			cut[w], cut[way{w.to, w.from}] = true, true // without answers, no way is of use
 		}
 		var node int
-		if n, _ := fmt.Sscan(e.where, &node); n == 1 && slices.Contains([]string{faultKill, faultPause, faultDisk}, e.fault) {
+		if n, _ := fmt.Sscan(e.where, &node); n == 1 && slices.Contains([]string{faultKill, faultPause, faultDisk, faultFull, faultWipe, faultFlip}, e.fault) {
 			down[node] = true
 		}
 	}
