@@ -74,8 +74,9 @@ func (n *node) definitionsDoc() admin.Definitions {
 const (
 	noteDiffers = "the queues are not defined as this node's configuration says: another node's was put in force. " +
 		"Give all nodes the same configuration, and have this node read its own again if that is the right one"
-	noteAhead = `cluster time is %s ahead of the clocks and goes on at half speed until they have caught up; "pogod cluster clock --reset" sets it back`
-	noteClock = "the clock of %s is %s the median of the voters' clocks: set it, and keep it right with NTP"
+	noteAhead       = `cluster time is %s ahead of the clocks and goes on at half speed until they have caught up; "pogod cluster clock --reset" sets it back`
+	noteCertificate = "the certificate of this node, which ends at %s, cannot be taken from its files or renewed: %v"
+	noteClock       = "the clock of %s is %s the median of the voters' clocks: set it, and keep it right with NTP"
 )
 
 // notes are what is wrong with a node that serves all the same.
@@ -83,6 +84,11 @@ func (n *node) notes() []string {
 	all := n.diskNotes()
 	if n.leader.Differs() {
 		all = append(all, noteDiffers)
+	}
+	if n.cluster != nil {
+		if expires, err := n.cluster.Certificate(); err != nil {
+			all = append(all, fmt.Sprintf(noteCertificate, expires.UTC().Format(time.RFC3339), err))
+		}
 	}
 	c := n.clock()
 	if ahead := time.Duration(c.AheadMS) * time.Millisecond; ahead > farAhead {

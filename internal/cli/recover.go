@@ -110,7 +110,7 @@ func (p *program) recover(o *config.Options, dry bool) (*recovery, error) {
 		undo := func() error { return nil }
 		if identity.Exists(dir) {
 			var id *identity.Identity
-			if id, undo, err = identity.Renew(dir); err != nil {
+			if id, undo, err = identity.Refound(dir); err != nil {
 				return nil, err
 			}
 			doc.Cluster = id.Cluster

@@ -108,6 +108,7 @@ type Cluster struct {
 	leader      string             // who leads, by the last word of raft; "": nobody
 	credits     *leader.Credits    // wait for the next batch
 	lastRefused time.Time          // when a line told of a refused connection
+	unrenewed   error              // why the node's certificate could not be taken from its files or renewed
 }
 
 // observations bounds the changes of the leader that wait; when more come at once, the
@@ -133,7 +134,8 @@ func Open(cfg Config) (*Cluster, error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.stream = newStream(c)
 	c.transport = newTransport(c.stream, cfg.Log)
-	c.spawn(c.accept) // ended by Close, which closes the listener
+	c.spawn(c.accept)  // ended by Close, which closes the listener
+	c.spawn(c.refresh) // as well
 	return c, nil
 }
 

@@ -16,6 +16,7 @@ const (
 	joins        = 16              // at once; who joins has no certificate, so more are closed
 	dialFor      = 2 * time.Second // TCP and TLS. Behind a partition that has healed a new SYN is out within a second
 	refusedEvery = 10 * time.Second
+	refreshEvery = time.Second // how often the files of the node's certificate are looked at
 )
 
 // conn is a connection of the port, accepted or dialed, whose handshake has ended.
@@ -166,4 +167,31 @@ func (c *Cluster) join(k *conn) {
 	if err := c.cfg.Identity.Admit(c.ctx, k.Conn, c.cfg.Tokens, c.admit); err != nil {
 		c.cfg.Log.Warn("a node could not join", "from", k.RemoteAddr(), "error", err)
 	}
+}
+
+// refresh keeps the node's certificate good, and takes over what its files hold, until Close.
+func (c *Cluster) refresh() {
+	for c.ctx.Err() == nil {
+		did, err := c.cfg.Identity.Refresh(c.cfg.Dir)
+		c.mu.Lock()
+		former := c.unrenewed
+		c.unrenewed = err
+		c.mu.Unlock()
+		expires := c.cfg.Identity.Expires()
+		switch {
+		case err == nil && did != "":
+			c.cfg.Log.Info("the certificate of this node was "+did, "expires", expires)
+		case err != nil && (former == nil || former.Error() != err.Error()):
+			c.cfg.Log.Error("the certificate of this node cannot be taken from its files or renewed: the one from before stays", "expires", expires, "error", err)
+		}
+		c.pause(refreshEvery, nil)
+	}
+}
+
+// Certificate says when this node's certificate ends, and why what is in its files cannot be
+// used or it was not renewed, nil: all is well.
+func (c *Cluster) Certificate() (expires time.Time, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg.Identity.Expires(), c.unrenewed
 }

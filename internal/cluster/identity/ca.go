@@ -18,8 +18,8 @@ var ErrForeign = errors.New("the peer is not of this cluster")
 
 const (
 	caYears   = 20
-	nodeYears = 10
-	early     = 24 * time.Hour // how far the clocks of two nodes may differ
+	nodeYears = 3
+	early     = 366 * 24 * time.Hour // how far a node's clock may be behind; leastLeft is how far it may be ahead
 )
 
 // authority is the CA of one cluster.
@@ -63,7 +63,7 @@ func (a *authority) sign(node string, pub *ecdsa.PublicKey) (*x509.Certificate, 
 	return certify(&x509.Certificate{
 		Subject:               pkix.Name{CommonName: "pogod node " + node},
 		DNSNames:              []string{certName(node, a.cluster)},
-		NotBefore:             now.Add(-early),
+		NotBefore:             a.cert.NotBefore, // so that a clock that is ahead signs nothing that is good later only
 		NotAfter:              end,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

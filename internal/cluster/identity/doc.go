@@ -8,7 +8,7 @@
 //
 //	ca.pem         the CA's certificate, ECDSA P-256, 20 years
 //	ca-key.pem     the CA's key
-//	node.pem       this node's certificate, 10 years
+//	node.pem       this node's certificate, 3 years
 //	node-key.pem   this node's key: made here, never sent
 //	cluster.json   {"id": the cluster's id, 16 hexadecimal digits,
 //	                "joined": true unless this node began the cluster,
@@ -24,7 +24,14 @@
 // A node's certificate bears one name, "<node id>.<cluster id>.pogod". Addresses are not
 // in it, so they may change. Who dials asks for the node that it wants and refuses every
 // other; who accepts reads the peer's id from its certificate. Both refuse a certificate
-// that the cluster's CA did not sign. NotBefore is a day early, for clocks that differ.
+// that the cluster's CA did not sign.
+//
+// All are good from a year before the cluster began, and a node's is renewed, by the node
+// itself and with the same key, when a year of it is left, or a third of one whose life is
+// shorter: a node whose clock is a year off, either way, is refused by nobody and refuses
+// nobody. Refresh does it, and takes over what else is put into the files; connections that
+// are made from then on show it. A node that was down until after the end renews it when
+// it starts. The CA's own certificate is not renewed: a cluster lives for 20 years.
 //
 // A connection is TLS 1.3 and says with ALPN, in exactly one name, what it carries:
 // ProtoRaft, ProtoLink and ProtoState between members, and ProtoJoin, for which a client needs no

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"pogod/internal/datadir"
 )
@@ -26,7 +28,8 @@ var ErrNone = errors.New("this node is in no cluster")
 // ErrHasData is returned by Join when the data directory holds a node's jobs.
 var ErrHasData = errors.New("a node joins with an empty data directory")
 
-// Identity is a node's membership of a cluster. It does not change.
+// Identity is a node's membership of a cluster. It does not change, but for the certificate
+// that Refresh replaces.
 type Identity struct {
 	Cluster string // the cluster's id, 16 hexadecimal digits
 	Node    string // this node's id, 16 hexadecimal digits
@@ -34,6 +37,7 @@ type Identity struct {
 	Worker  bool   // it was admitted as a worker, which never has a vote
 
 	ca   *authority
+	mu   sync.Mutex // guards the rest
 	leaf *x509.Certificate
 	key  *ecdsa.PrivateKey // of leaf
 }
@@ -100,8 +104,9 @@ func Init(dir *datadir.Dir) (*Identity, error) {
 	return i, nil
 }
 
-// Load reads and checks the identity of a node that is in a cluster. It fails with
-// ErrNone when it is in none.
+// Load reads and checks the identity of a node that is in a cluster. A certificate that has
+// ended is renewed. It fails with ErrNone when the node is in no cluster, and with ErrLeft
+// when it has left it.
 func Load(dir *datadir.Dir) (*Identity, error) {
 	if !Exists(dir) {
 		return nil, fmt.Errorf("%w: `pogod cluster init` makes one, `pogod cluster join` enters one (%s)", ErrNone, dir.Path)
@@ -128,6 +133,11 @@ func Load(dir *datadir.Dir) (*Identity, error) {
 	key, err := readKey(filepath.Join(path, nodeKeyFile))
 	if err != nil {
 		return nil, err
+	}
+	if time.Now().After(leaf.NotAfter) { // the node was down for so long
+		if leaf, err = ca.renew(path, leaf, key); err != nil {
+			return nil, damaged(path, err)
+		}
 	}
 	i, err := assemble(ca, leaf, key)
 	if err != nil {
@@ -159,6 +169,8 @@ func assemble(ca *authority, leaf *x509.Certificate, key *ecdsa.PrivateKey) (*Id
 // certificate is what the node shows: its own and, for those who know but the CA's hash,
 // the CA's.
 func (i *Identity) certificate() tls.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	return tls.Certificate{Certificate: [][]byte{i.leaf.Raw, i.ca.cert.Raw}, PrivateKey: i.key, Leaf: i.leaf}
 }
 

@@ -22,7 +22,10 @@ func (i *Identity) ServerTLS() *tls.Config {
 	byProto := map[string]*tls.Config{}
 	for _, proto := range []string{ProtoRaft, ProtoLink, ProtoState, ProtoJoin} {
 		c := config(proto)
-		c.Certificates = []tls.Certificate{i.certificate()}
+		c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			now := i.certificate()
+			return &now, nil
+		}
 		if proto != ProtoJoin {
 			// VerifyConnection verifies, for errors that name the clusters. ClientCAs
 			// stays empty: else a foreign client would keep its certificate to itself.
