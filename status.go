@@ -104,6 +104,10 @@ func (n *node) statusNode() admin.Node {
 	if keys := n.restartFor.Load(); keys != nil {
 		doc.RestartFor = *keys
 	}
+	if n.cluster != nil {
+		expires, _ := n.cluster.Certificate()
+		doc.CertificateExpiresAt = &expires
+	}
 	return doc
 }
 

@@ -172,6 +172,9 @@ func TestClusterCertificatesAreRenewedWithoutAStop(t *testing.T) {
 	if shown, _ := c.nodes[0].greets(tls.Certificate{}); !shown.Equal(own) {
 		t.Error("it is shown")
 	}
+	if doc, err := c.nodes[0].document(t.Context(), ""); err != nil || !doc.Node.CertificateExpiresAt.Equal(own.NotAfter) {
+		t.Errorf("it is said to end at %s, not %s: %v", doc.Node.CertificateExpiresAt, own.NotAfter, err)
+	}
 	c.nodes[0].putCertificate(own)
 
 	i := (c.leader() + 1) % 3

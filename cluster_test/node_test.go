@@ -331,9 +331,10 @@ func (q *queueStatus) waiting() int { return q.Pending + q.Delayed + q.Reserved 
 // statusDoc is what these tests read of /status.
 type statusDoc struct {
 	Node struct {
-		ID        string
-		PID       int
-		StartedAt time.Time `json:"started_at"`
+		ID                   string
+		PID                  int
+		StartedAt            time.Time `json:"started_at"`
+		CertificateExpiresAt time.Time `json:"certificate_expires_at"`
 	}
 	Read struct {
 		Node       string

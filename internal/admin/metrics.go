@@ -94,8 +94,9 @@ var (
 	memberUp      = gauge("member_up", "1 when the link to the member is up, or it is this node.", "member")
 	memberLag     = gauge("member_lag_entries", "Entries that the member is behind, as far as this node knows.", "member")
 
-	clockOffset = gauge("clock_offset_seconds", "How far the clock of a node is ahead of the median of the voters' clocks, by the measurements of this one; absent while it is not known.", "member")
-	clockAhead  = gauge("cluster_time_ahead_seconds", "How far cluster time is ahead of the median of the voters' clocks: it goes on at half speed then.")
+	clockOffset        = gauge("clock_offset_seconds", "How far the clock of a node is ahead of the median of the voters' clocks, by the measurements of this one; absent while it is not known.", "member")
+	certificateExpires = gauge("certificate_expiry_timestamp_seconds", "When the certificate that this node shows the others ends, which is renewed a year before; absent on a node in no cluster.")
+	clockAhead         = gauge("cluster_time_ahead_seconds", "How far cluster time is ahead of the median of the voters' clocks: it goes on at half speed then.")
 
 	definitionsDiffer = gauge("definitions_differ", "1 while the queues are defined as the configuration of another node says, not as this one's.")
 
@@ -176,6 +177,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		if k.OffsetMS != nil {
 			out.put(clockOffset, *k.OffsetMS/1000, k.Node)
 		}
+	}
+	if at := st.Node.CertificateExpiresAt; at != nil {
+		out.put(certificateExpires, float64(at.Unix()))
 	}
 	out.put(clockAhead, float64(st.Clock.AheadMS)/1000)
 	out.put(definitionsDiffer, flag(st.Defined.Differ))

@@ -88,7 +88,7 @@ var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 	age, offset := int64(12), 600_000.5
 	st := &Status{
 		Read: Read{Node: "n1", Consistent: o.Consistent, AppliedIndex: 9, AgeMS: &age},
-		Node: Node{ID: "n1", Role: "leader", Mode: "development", Version: "0.1.0", StartedAt: at, PID: 7, DataDir: "/srv/.pogod"},
+		Node: Node{ID: "n1", Role: "leader", Mode: "development", Version: "0.1.0", StartedAt: at, PID: 7, DataDir: "/srv/.pogod", CertificateExpiresAt: &at},
 		Raft: Raft{
 			State: "Leader", Leader: "n1", Term: 2, CommitIndex: 9, AppliedIndex: 9, CommittedIndex: 8,
 			Members: []Member{

@@ -49,6 +49,9 @@ type Node struct {
 	// RestartFor are the keys of the configuration, as "[web] listen", that differ from what
 	// the node runs with and count at its next start. They were seen by its last reload.
 	RestartFor []string `json:"restart_for"`
+	// CertificateExpiresAt is when the certificate that the node shows the others ends,
+	// unless it is renewed before; null: it is part of no cluster.
+	CertificateExpiresAt *time.Time `json:"certificate_expires_at"`
 }
 
 // Raft is this node's view of its Raft group.
