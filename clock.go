@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pogod/internal/admin"
+	"pogod/internal/command"
 	"pogod/internal/config"
 	"pogod/raftfsm/leader"
 )
@@ -76,6 +77,7 @@ const (
 		"Give all nodes the same configuration, and have this node read its own again if that is the right one"
 	noteAhead       = `cluster time is %s ahead of the clocks and goes on at half speed until they have caught up; "pogod cluster clock --reset" sets it back`
 	noteCertificate = "the certificate of this node, which ends at %s, cannot be taken from its files or renewed: %v"
+	noteLevel       = "this node's pogod knows feature level %d, and the cluster has %d until all members are up and know it: what is newer is held back"
 	noteClock       = "the clock of %s is %s the median of the voters' clocks: set it, and keep it right with NTP"
 )
 
@@ -89,6 +91,9 @@ func (n *node) notes() []string {
 		if expires, err := n.cluster.Certificate(); err != nil {
 			all = append(all, fmt.Sprintf(noteCertificate, expires.UTC().Format(time.RFC3339), err))
 		}
+	}
+	if level := n.group.FSM.Level(); level < command.MaxLevel() {
+		all = append(all, fmt.Sprintf(noteLevel, command.MaxLevel(), level))
 	}
 	c := n.clock()
 	if ahead := time.Duration(c.AheadMS) * time.Millisecond; ahead > farAhead {

@@ -49,6 +49,7 @@ func (n *node) openCluster(group *raftfsm.Config) error {
 func (n *node) serveCluster() {
 	n.cluster.Serve(cluster.Services{
 		Raft: n.group.Raft, Leader: n.leader, Applied: n.group.FSM.Applied,
+		Level: n.group.FSM.Level, Raise: n.leader.Raise,
 		LeaderChanged: n.proposer.Nudge, SendState: n.group.SendState, Reaches: n.group.Reaches, Measured: n.clocks.Measured,
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"pogod/internal/clock"
 	"pogod/internal/cluster"
 	"pogod/internal/cluster/identity"
+	"pogod/internal/command"
 	"pogod/internal/config"
 	"pogod/internal/datadir"
 	"pogod/internal/link"
@@ -239,7 +240,7 @@ func (n *node) startGroup(ctx context.Context) (err error) {
 		return err
 	}
 	n.proposer = raftfsm.NewProposer(raftfsm.ProposerConfig{
-		Node: n.dir.NodeID(), NextOpening: n.dir.NextOpening, Submitter: n.way,
+		Node: n.dir.NodeID(), NextOpening: n.dir.NextOpening, Submitter: n.way, Level: n.group.FSM.Level,
 		Clock: clock.System(), Gather: gatherFor, SessionTTL: ttl, Timeout: n.cfg.Node.PushTimeout, Log: n.log,
 	})
 	n.queue = queue.NewClient(n.proposer, n.group.FSM)
@@ -253,7 +254,11 @@ func (n *node) startGroup(ctx context.Context) (err error) {
 func (n *node) lead(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
 	defer stop()
-	if err := n.leader.WaitReady(ctx); err != nil {
+	err := n.leader.WaitReady(ctx)
+	if err == nil && n.group.FSM.Level() < command.MaxLevel() {
+		err = n.leader.Raise(command.MaxLevel())
+	}
+	if err != nil {
 		return fmt.Errorf("the node did not come to lead its group: %w", errors.Join(err, n.group.Err()))
 	}
 	return nil
@@ -363,6 +368,9 @@ func (n *node) report(life context.Context) {
 		case <-t.C:
 			n.tellTime(&said)
 			n.tellDisk(&said)
+			if done, err := n.proposer.Probe(life); done || err != nil {
+				n.log.Info("probed with a command of a newer level", "done", done, "error", err)
+			}
 			if err := n.queue.Report(life); err != nil && life.Err() == nil {
 				n.log.Debug("counters were not reported", "error", err)
 			}

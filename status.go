@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pogod/internal/admin"
+	"pogod/internal/command"
 	"pogod/internal/config"
 	"pogod/queue"
 	"pogod/workers"
@@ -118,6 +119,7 @@ func (n *node) statusRaft() admin.Raft {
 	doc := admin.Raft{
 		State: r.State().String(), Leader: string(leaderID), Term: r.CurrentTerm(),
 		CommitIndex: r.CommitIndex(), AppliedIndex: applied, CommittedIndex: committed,
+		FeatureLevel: n.group.FSM.Level(), KnownLevel: command.MaxLevel(),
 	}
 	doc.Members = n.members()
 	return doc

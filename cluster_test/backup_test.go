@@ -288,7 +288,13 @@ func TestClusterRecover(t *testing.T) {
 // rejoin brings a node in anew.
 func rejoin(t *testing.T, n, at *node) {
 	t.Helper()
-	n.run("cluster", "join", at.addr, regexp.MustCompile(`pogod1_\S+`).FindString(at.run("cluster", "token")))
+	n.run("cluster", "join", at.addr, tokenOf(at))
+}
+
+// tokenOf asks a node for a token.
+func tokenOf(n *node) string {
+	n.t.Helper()
+	return regexp.MustCompile(`pogod1_\S+`).FindString(n.run("cluster", "token"))
 }
 
 // TestCompact makes the data file of a node small again from which most jobs are gone.

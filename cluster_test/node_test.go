@@ -346,6 +346,7 @@ type statusDoc struct {
 		Term      uint64
 		Applied   uint64 `json:"applied_index"`
 		Committed uint64 `json:"committed_index"`
+		Level     int    `json:"feature_level"`
 		Members   []member
 	}
 	Storage struct {

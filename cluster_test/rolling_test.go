@@ -21,44 +21,62 @@ func TestClusterRollingRestart(t *testing.T) {
 	round, leaders := 0, 0
 	for range envInt(t, "POGOD_ROLLS", 1) {
 		for i, n := range c.nodes {
-			if line, err := l.ask("loaded", nil); err != nil || line != "loaded" {
-				t.Fatal(line, err)
-			}
-			pause(t.Context(), time.Second) // of load between two
 			if c.leader() == i {
 				leaders++
 			}
 			round++
-			if err := l.tell("burst"); err != nil {
-				t.Fatal(err)
-			}
-			pause(t.Context(), burstFor/2)
-			if err := l.tell(fmt.Sprint("fault ", round, " ", faultLeave, " ", i)); err != nil {
-				t.Fatal(err)
-			}
-			began := time.Now()
-			n.stop()
-			took = append(took, time.Since(began).Round(time.Millisecond))
-			line, err := l.ask(fmt.Sprint("killed ", i, " ", round), nil) // all that was outstanding there has ended
-			if err != nil || !strings.HasPrefix(line, "cut ") {
-				t.Fatal(line, err)
-			}
-			n.start()
-			c.whole()
-			if err := l.tell(fmt.Sprint("heal ", round)); err != nil {
-				t.Fatal(err)
-			}
+			took = append(took, c.restarted(l, i, round, n.start))
 		}
 	}
 	elections := c.term() - term
-	r, err := c.judge(l, nil)
+	r := c.unharmed(l)
 	r.elections = elections
-	r.consistent(t, err)
-	r.unhurt(t)
-	t.Logf("%d nodes left, %d of them leading, within %v", round, leaders, took)
+	t.Logf("%d nodes left, %d of them leading, within %v; %d elections", round, leaders, took, elections)
 	if leaders == 0 {
 		t.Error("no leader left: this shows nothing of a hand-over")
 	}
+}
+
+// restarted ends a node by SIGTERM under load, has it started, waits until all is whole
+// again, and returns how long the node took to end.
+func (c *cluster) restarted(l *loader, i, round int, start func()) (took time.Duration) {
+	t := c.t
+	t.Helper()
+	if line, err := l.ask("loaded", nil); err != nil || line != "loaded" {
+		t.Fatal(line, err)
+	}
+	pause(t.Context(), time.Second) // of load between two
+	if err := l.tell("burst"); err != nil {
+		t.Fatal(err)
+	}
+	pause(t.Context(), burstFor/2)
+	if err := l.tell(fmt.Sprint("fault ", round, " ", faultLeave, " ", i)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	c.nodes[i].stop()
+	took = time.Since(began).Round(time.Millisecond)
+	line, err := l.ask(fmt.Sprint("killed ", i, " ", round), nil) // all that was outstanding there has ended
+	if err != nil || !strings.HasPrefix(line, "cut ") {
+		t.Fatal(line, err)
+	}
+	start()
+	c.whole()
+	if err := l.tell(fmt.Sprint("heal ", round)); err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+// unharmed judges a load under which nodes left well: no outcome is unknown, and no job came
+// again for a node's sake.
+func (c *cluster) unharmed(l *loader) *report {
+	t := c.t
+	t.Helper()
+	r, err := c.judge(l, nil)
+	r.consistent(t, err)
+	r.unhurt(t)
+	return r
 }
 
 // unhurt checks that no call and no job has noticed that nodes left.

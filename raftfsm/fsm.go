@@ -83,6 +83,7 @@ type FSM struct {
 	halted    chan struct{} // closed by halt
 	committed atomic.Uint64 // the index that the file holds durably
 	lastIndex atomic.Uint64 // applied.index, without the lock
+	level     atomic.Uint64 // the cluster's feature level; written under mu
 	env       queue.Env     // reused for every command, under mu
 
 	watchMu  sync.Mutex // guards watchers
@@ -101,6 +102,7 @@ var (
 	keyEpoch    = []byte("epoch")
 	keyConf     = []byte("configuration")
 	keyConfIdx  = []byte("configuration-index")
+	keyLevel    = []byte("feature-level")
 	errBatchFSM = errors.New("raftfsm: entries come through ApplyBatch")
 )
 
@@ -138,9 +140,13 @@ func (f *FSM) load() error {
 	}
 	f.applied = position{read(keyApplied), read(keyTerm)}
 	f.counter, f.now, f.confIdx = read(keyCounter), int64(read(keyNow)), read(keyConfIdx)
+	f.level.Store(max(read(keyLevel), 1)) // none is stored before the first was raised
 	epoch, err := meta.Get(keyEpoch)
 	if bad = errors.Join(bad, err); bad != nil {
 		return bad
+	}
+	if err := command.CheckLevel(f.level.Load()); err != nil {
+		return err
 	}
 	f.epoch = bytes.Clone(epoch)
 	if f.epoch == nil {
@@ -309,9 +315,14 @@ func (f *FSM) applyOne(c *command.Command) (command.Result, error) {
 			return command.Result{Code: command.Failure}, nil
 		}
 		return command.Result{Code: command.Accepted}, f.queue.EndSession(&f.env)
+	case command.SetLevel:
+		return command.Result{Code: command.Accepted}, f.setLevel(c.Number)
 	case command.SetTime:
 		f.queue.MoveLeases(c.Time - f.now)
 		f.now, f.env.Now = c.Time, c.Time
+		return command.Result{Code: command.Accepted}, nil
+	}
+	if seededCommand(c.Op) {
 		return command.Result{Code: command.Accepted}, nil
 	}
 	return f.queue.Apply(&f.env, c)

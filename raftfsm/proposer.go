@@ -73,6 +73,7 @@ type ProposerConfig struct {
 	Clock       clock.Clock
 	InFlight    int           // batches that travel at once, 1 (also 0) or 2; while one does the next gathers. On one node two are slower: each holds fewer commands, and the disk syncs one after the other
 	Gather      time.Duration // the longest that a batch waits for the callers that the last one answered; 0: it does not
+	Level       func() uint64 // of the cluster: commands above it are held back; nil: none is
 	SessionTTL  time.Duration // after which the leader ends a session that it does not hear; 0: it never does, this node is the only voter
 	Timeout     time.Duration // how long a call waits before it is withdrawn, or its outcome is called unknown; push_timeout, 10 s
 	Log         *slog.Logger
@@ -220,6 +221,9 @@ func (p *Proposer) Propose(ctx context.Context, c *command.Command) (command.Res
 	enc, err := c.Append(make([]byte, 0, 96+len(c.Payload)))
 	if err != nil {
 		return command.Result{}, err
+	}
+	if p.cfg.Level != nil && c.Op.Level() > p.cfg.Level() {
+		return command.Result{}, command.ErrHeldBack
 	}
 	k := &call{enc: enc, done: make(chan struct{})}
 	if c.Op == command.Push {

@@ -3,6 +3,7 @@
 package raftfsm
 
 import (
+	"context"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -61,6 +62,18 @@ func seededTime(stamp int64, c clock.Clock) int64 {
 		return stamp
 	}
 	return c.Now().UnixMilli()
+}
+
+// seededCommand reports whether a command is the one that only newer builds know.
+func seededCommand(op command.Op) bool { return op == command.Probe }
+
+// Probe proposes the command that only newer builds know.
+func (p *Proposer) Probe(ctx context.Context) (done bool, err error) {
+	if command.MaxLevel() < command.Probe.Level() || command.Probe.Level() == 1 {
+		return false, nil
+	}
+	_, err = p.Propose(ctx, &command.Command{Op: command.Probe})
+	return err == nil, err
 }
 
 // walFiles are raft-wal's own, or files that never sync.

@@ -3,6 +3,8 @@
 package raftfsm
 
 import (
+	"context"
+
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
 
@@ -28,6 +30,12 @@ func restores() bool { return true }
 
 // seededTime returns the stamp.
 func seededTime(stamp int64, _ clock.Clock) int64 { return stamp }
+
+// seededCommand reports that there is no such command.
+func seededCommand(command.Op) bool { return false }
+
+// Probe does nothing: only builds for tests have something to probe with.
+func (p *Proposer) Probe(context.Context) (done bool, err error) { return false, nil }
 
 // walFiles are raft-wal's own.
 func walFiles() types.VFS { return fs.New() }

@@ -90,7 +90,7 @@ var some = func(_ context.Context, o StatusOptions) (*Status, error) {
 		Read: Read{Node: "n1", Consistent: o.Consistent, AppliedIndex: 9, AgeMS: &age},
 		Node: Node{ID: "n1", Role: "leader", Mode: "development", Version: "0.1.0", StartedAt: at, PID: 7, DataDir: "/srv/.pogod", CertificateExpiresAt: &at},
 		Raft: Raft{
-			State: "Leader", Leader: "n1", Term: 2, CommitIndex: 9, AppliedIndex: 9, CommittedIndex: 8,
+			State: "Leader", Leader: "n1", Term: 2, CommitIndex: 9, AppliedIndex: 9, CommittedIndex: 8, FeatureLevel: 1, KnownLevel: 2,
 			Members: []Member{
 				{ID: "n1", Address: "10.0.0.1:8083", Voter: true, Leader: true, Self: true, Up: true, AppliedIndex: 9},
 				{ID: "n2", Address: "10.0.0.2:8083", Up: true, LastHeardAt: &at, AppliedIndex: 7, Lag: 2, RoundTripMS: 0.25},

@@ -63,6 +63,8 @@ type Raft struct {
 	AppliedIndex   uint64   `json:"applied_index"`   // last index applied, perhaps in an open transaction
 	CommittedIndex uint64   `json:"committed_index"` // last index that the data file holds, fsynced
 	Members        []Member `json:"members"`         // sorted by id
+	FeatureLevel   uint64   `json:"feature_level"`   // of the cluster: commands above it are held back until all members know them
+	KnownLevel     uint64   `json:"known_level"`     // of this node's pogod
 }
 
 // Member is one node of the Raft group, as the node that answers sees it.

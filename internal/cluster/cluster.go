@@ -17,6 +17,7 @@ import (
 
 	"pogod/internal/clock"
 	"pogod/internal/cluster/identity"
+	"pogod/internal/command"
 	"pogod/internal/datadir"
 	"pogod/raftfsm"
 	"pogod/raftfsm/leader"
@@ -77,6 +78,10 @@ type Services struct {
 	Reaches func(applied uint64) bool
 	// SendState writes this node's data file for the node with that id. nil: there is none.
 	SendState func(node string, w io.Writer) error
+	// Level is the cluster's feature level, and Raise raises it, when this node leads. nil:
+	// it stays what it is.
+	Level func() uint64
+	Raise func(level uint64) error
 	// Measured is called with what another node's wall clock said, at some moment between
 	// two of this node's Mono. nil: nobody wants to know.
 	Measured func(node string, wall time.Time, sent, received time.Duration)
@@ -221,15 +226,19 @@ func (c *Cluster) run(k *conn, dialed bool) (up bool, err error) {
 		return false, errors.New("this node does not serve yet")
 	}
 	r := bufio.NewReaderSize(paced{k}, 64<<10)
-	h, err := greet(k, r, hello{c.services.Applied(), c.book.all()}, dialed)
+	h, err := greet(k, r, hello{c.services.Applied(), command.MaxLevel(), c.book.all()}, dialed)
 	if err != nil {
 		return false, c.tell(k, err)
+	}
+	if err := c.knowsEnough(h.level); err != nil {
+		return false, fmt.Errorf("node %s is refused: %w", k.node, err)
 	}
 	c.book.learn(h.book...)
 	if c.book.isRemoved(k.node) || c.book.isRemoved(c.cfg.Identity.Node) {
 		return false, errRemoved // it has been told, by this side's hello
 	}
 	l := newLink(k)
+	l.level = h.level
 	l.dialed = dialed
 	if !c.attach(l, dialed) {
 		return false, errSecond

@@ -43,6 +43,7 @@ type link struct {
 	slots chan struct{} // the other side's requests that this one works on
 
 	dialed  bool           // by this node
+	level   uint64         // that the other side knows
 	offered leader.Credits // the reader's: what the other side offered last
 
 	mu      sync.Mutex // guards the rest

@@ -248,6 +248,10 @@ func (c *Cluster) pong(l *link, sent time.Duration, wall time.Time) {
 // admit makes a node that has shown a token a member, through whichever node leads, and
 // returns it and all members of before: one whose place it takes is among them.
 func (c *Cluster) admit(ctx context.Context, p identity.Peer) ([]identity.Peer, error) {
+	if err := c.knowsEnough(max(p.Level, 1)); err != nil {
+		return nil, fmt.Errorf("%w: %w", errBarred, err)
+	}
+	p.Level = 0
 	before := slices.DeleteFunc(c.book.present(), func(o identity.Peer) bool { return o.ID == p.ID })
 	for {
 		err := c.admitOnce(ctx, p)
@@ -375,6 +379,9 @@ func (c *Cluster) look() {
 	f := c.services.Raft.GetConfiguration()
 	if f.Error() != nil {
 		return
+	}
+	if leads {
+		c.raise(f.Configuration().Servers)
 	}
 	var ready []string
 	own, now := c.services.Applied(), c.cfg.Clock.Now()

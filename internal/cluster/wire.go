@@ -19,7 +19,7 @@ import (
 
 // version of the link's protocol, the first byte of a hello. Whatever changes an encoding
 // is a new one: readers are strict.
-const version = 2
+const version = 3
 
 const (
 	maxFrame = 64 << 20  // the length that a frame announces; the largest batch has 17 MiB
@@ -204,11 +204,12 @@ func (f *fields) peers() (peers []identity.Peer) {
 // hello is the first frame of each side.
 type hello struct {
 	applied uint64
+	level   uint64          // the feature level that the sender's pogod knows
 	book    []identity.Peer // with the sender's own address
 }
 
 func appendHello(b []byte, h hello) []byte {
-	return appendPeers(appendUint(append(b, version), h.applied), h.book)
+	return appendPeers(appendUint(appendUint(append(b, version), h.applied), h.level), h.book)
 }
 
 func decodeHello(b []byte) (h hello, err error) {
@@ -217,7 +218,7 @@ func decodeHello(b []byte) (h hello, err error) {
 	}
 	f := fields{b: b}
 	f.uint(version)
-	h = hello{f.uint(math.MaxUint64), f.peers()}
+	h = hello{f.uint(math.MaxUint64), f.uint(math.MaxUint64), f.peers()}
 	return h, f.done()
 }
 

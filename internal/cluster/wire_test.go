@@ -53,7 +53,7 @@ func codec[T any](name string, full T, write func([]byte, T) []byte, read func(f
 
 // bodies in an order that is kept: fuzzing names them by it.
 func bodies() []body {
-	h := codec("hello", hello{300, somePeers}, appendHello, nil)
+	h := codec("hello", hello{300, 2, somePeers}, appendHello, nil)
 	h.back = func(b []byte) ([]byte, any, error) {
 		v, err := decodeHello(b)
 		return appendHello(nil, v), v, err

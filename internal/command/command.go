@@ -22,6 +22,7 @@ const (
 	Tick         Op = 4
 	Reserve      Op = 5
 	SetTime      Op = 7
+	SetLevel     Op = 8
 	Push         Op = 16
 	Ack          Op = 17
 	Release      Op = 18
@@ -120,7 +121,7 @@ type Command struct {
 	Cause       Cause
 	Session     uint64
 	Node        string
-	Number      uint64 // of the opening, grows with each
+	Number      uint64 // of the opening, grows with each; SetLevel: the level
 	Pool        string
 	Count       uint64 // jobs to reserve
 	Hash        string // of Definitions
@@ -168,6 +169,7 @@ var fieldsOf = map[Op]uint32{
 	Tick:         0,
 	Reserve:      bits(tagQueue, tagSession, tagPool, tagCount),
 	SetTime:      bits(tagTime),
+	SetLevel:     bits(tagNumber),
 	Push:         bits(tagQueue, tagPayload, tagDelay),
 	Ack:          bits(tagQueue, tagMillis, tagSeq, tagLease),
 	Release:      bits(tagQueue, tagMillis, tagSeq, tagLease, tagDelay, tagReason, tagCause, tagOutput),

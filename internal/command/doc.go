@@ -25,6 +25,7 @@
 //	Tick                                   promote delayed jobs, free lost leases: 1,000 at most
 //	Reserve         session, queue, pool, count         queue may name a line of suspects
 //	SetTime         time                   cluster time is that from here on, ahead or back, and leases move with it
+//	SetLevel        number                 commands up to that feature level may come from here on
 //	Push            queue, payload, delay
 //	Ack             queue, job, lease
 //	Release         queue, job, lease, delay, reason, cause, output

@@ -18,7 +18,7 @@ const goldenFile = "testdata/golden.txt"
 
 // opNames in the order of their numbers.
 var opNames = map[Op]string{
-	OpenSession: "OpenSession", EndSession: "EndSession", Define: "Define", Tick: "Tick", Reserve: "Reserve", SetTime: "SetTime",
+	OpenSession: "OpenSession", EndSession: "EndSession", Define: "Define", Tick: "Tick", Reserve: "Reserve", SetTime: "SetTime", SetLevel: "SetLevel",
 	Push: "Push", Ack: "Ack", Release: "Release", Fail: "Fail",
 	RetryFailed: "RetryFailed", ForgetFailed: "ForgetFailed", PurgeFailed: "PurgeFailed", Count: "Count",
 	Pause: "Pause", Resume: "Resume", Clear: "Clear", Delete: "Delete", RetryAll: "RetryAll",
@@ -45,6 +45,7 @@ var full = []Command{
 	{Op: Delete, Queue: "mail", Job: JobID{1763849472123, 57}, From: 58},
 	{Op: RetryAll, Queue: "mail", Reason: "it threw", Delay: 3_600_000, From: 58, To: math.MaxUint64},
 	{Op: SetTime, Time: 1763849472123},
+	{Op: SetLevel, Number: 2},
 }
 
 // encodings lists what the golden file holds, with a name each.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"time"
 
+	"pogod/internal/command"
 	"pogod/internal/datadir"
 )
 
@@ -85,7 +86,7 @@ func (i *Identity) answer(ctx context.Context, conn net.Conn, t *Tokens, admit f
 	}
 	admitCtx, cancel := context.WithTimeout(ctx, admitTime)
 	defer cancel()
-	peers, err := admit(admitCtx, Peer{ID: r.Node, Address: r.Address, Worker: k.worker})
+	peers, err := admit(admitCtx, Peer{ID: r.Node, Address: r.Address, Worker: k.worker, Level: r.Level})
 	if err != nil {
 		return nil, fmt.Errorf("the cluster did not admit node %s: %w", r.Node, err)
 	}
@@ -140,7 +141,7 @@ func Join(ctx context.Context, dir *datadir.Dir, addr, token, advertise string) 
 	if err := checkReach(advertise, conn.LocalAddr()); err != nil {
 		return nil, nil, err
 	}
-	a, err := ask(ctx, conn, wanted, &joinRequest{Version: joinVersion, Node: dir.NodeID(), Secret: secret, CSR: csr, Address: advertise})
+	a, err := ask(ctx, conn, wanted, &joinRequest{Version: joinVersion, Node: dir.NodeID(), Secret: secret, CSR: csr, Address: advertise, Level: command.MaxLevel()})
 	if err != nil {
 		return nil, nil, fmt.Errorf("join at %s: %w", addr, err)
 	}

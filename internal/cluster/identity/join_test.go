@@ -22,6 +22,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pogod/internal/command"
 	"pogod/internal/datadir"
 )
 
@@ -60,7 +61,7 @@ func TestJoin(t *testing.T) {
 	if err := <-g.errs; err != nil {
 		t.Error(err)
 	}
-	if want := []Peer{{ID: dir.NodeID(), Address: advertised}}; !slices.Equal(admitted, want) || !slices.Equal(got, peers) {
+	if want := []Peer{{ID: dir.NodeID(), Address: advertised, Level: command.MaxLevel()}}; !slices.Equal(admitted, want) || !slices.Equal(got, peers) {
 		t.Errorf("admitted %v, told %v", admitted, got)
 	}
 	if b.Cluster != a.Cluster || b.Node != dir.NodeID() || !b.Joined {

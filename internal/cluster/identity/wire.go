@@ -27,6 +27,8 @@ type Peer struct {
 	// Worker is said of a node that joins, by its token: it never has a vote. Of a member
 	// raft's configuration says so.
 	Worker bool `json:"-"`
+	// Level is the feature level that a node knows which joins; 0: it does not say.
+	Level uint64 `json:"-"`
 }
 
 type joinRequest struct {
@@ -35,6 +37,7 @@ type joinRequest struct {
 	Secret  []byte `json:"secret"`
 	CSR     []byte `json:"csr"` // DER; only its public key is taken
 	Address string `json:"address"`
+	Level   uint64 `json:"level,omitempty"` // command.MaxLevel of the pogod that asks
 }
 
 // joinAnswer has an Error, or all of the rest.
