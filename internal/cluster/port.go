@@ -16,7 +16,7 @@ const (
 	joins        = 16              // at once; who joins has no certificate, so more are closed
 	dialFor      = 2 * time.Second // TCP and TLS. Behind a partition that has healed a new SYN is out within a second
 	refusedEvery = 10 * time.Second
-	refreshEvery = time.Second // how often the files of the node's certificate are looked at
+	refreshEvery = 3 * time.Second // how often the files of the node's certificate are looked at
 )
 
 // conn is a connection of the port, accepted or dialed, whose handshake has ended.
