@@ -19,6 +19,7 @@ import (
 // makes and uses; a renewed certificate is taken without a start.
 func TestAdminWithTLSAndTokens(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	n := newNode(t, build(t, ""), "")
 	cert, key := filepath.Join(n.home, "a.crt"), filepath.Join(n.home, "a.key")
 	pool := certtest.Issue(t, 1, cert, key)

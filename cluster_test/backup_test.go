@@ -37,6 +37,7 @@ func (n *node) backup(file string) (doc saved) {
 // many there are, 2,000 without.
 func TestBackupAndRestore(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "b")
 	jobs := envInt(t, "POGOD_BACKUP_JOBS", 2000)
 	old := newCluster(t, build(t, ""), nil)
@@ -217,6 +218,7 @@ func TestRestoreRefusals(t *testing.T) {
 // harm.
 func TestClusterRecover(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), nil)
 	c.push(300)
 	n, back, ghost := c.nodes[2], c.nodes[0], c.nodes[1]

@@ -130,6 +130,7 @@ func (n *node) turnsAway(c tls.Certificate, why string) {
 // elsewhere, is refused by the others, who say why.
 func TestClusterCertificatesAreRenewedWithoutAStop(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), nil)
 	l := c.startLoad(loadSpec{Seed: newSeed(t), Producers: producers, Consumers: consumers, Late: lates, Outstanding: outstanding, Rate: pushRate})
 	term := c.term()

@@ -122,6 +122,7 @@ func (c *cluster) works(what string, at *node, happens func()) {
 // all.
 func TestClocksOfNodesThatAreWrong(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, "seeded"), func(n *node) { n.env = []string{skewEnv + "=" + n.skewFile()} })
 	jobs := 0
 	for i, skew := range []time.Duration{10 * time.Minute, -365 * 24 * time.Hour, -10 * time.Minute, 365 * 24 * time.Hour} {
@@ -177,6 +178,7 @@ func (n *node) note() string {
 // one of which is wrong: their states must be found to differ.
 func TestControlWallClock(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, "seeded"), func(n *node) {
 		n.env = []string{skewEnv + "=" + n.skewFile(), bugEnv + "=" + bugWallClock}
 	})

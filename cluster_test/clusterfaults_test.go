@@ -19,6 +19,7 @@ const pushRate = 300
 // POGOD_SEED asks for one run with that seed.
 func TestClusterFaults(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	seconds := envInt(t, "POGOD_CLUSTER_SECONDS", 35)
 	seeds := []uint64{1, 2}
 	if os.Getenv("POGOD_SEED") != "" {

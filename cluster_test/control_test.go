@@ -23,6 +23,7 @@ const controlRounds = 3
 // it: TestCrash's trial must find lost jobs.
 func TestControlAnswerBeforeCommit(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	// It accepts even what the state machine refuses then: these are not the jobs that
 	// are looked for.
 	tr := trial{rounds: controlRounds, seed: newSeed(t), plain: true}

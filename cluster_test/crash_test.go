@@ -7,6 +7,7 @@ import "testing"
 // POGOD_SEED set the rounds and the seed.
 func TestCrash(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	tr := trial{rounds: envInt(t, "POGOD_CRASH_ROUNDS", 5), seed: newSeed(t)}
 	n := newNode(t, build(t, ""), "")
 	r, err := tr.run(t, n)

@@ -45,6 +45,7 @@ var attacks = map[string]string{
 // neither across origins, nor under a name that is rebound to the node's address.
 func TestPagesOfElsewhereAreKeptOut(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	n := newNode(t, build(t, ""), "")
 	n.start()
 	if err := n.ready(); err != nil {

@@ -31,6 +31,7 @@ func (n *node) figures(queue string) queueStatus {
 // command line.
 func TestQueueOperations(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	n := newNode(t, build(t, ""), "")
 	n.start()
 	if err := n.ready(); err != nil {
@@ -156,6 +157,7 @@ func TestQueueOperations(t *testing.T) {
 // A pause holds on all nodes, whoever leads, until a resumption on any.
 func TestPauseInACluster(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), nil)
 	delivered := make(chan *delivery, 100)
 	waiting := func(n *node) { // ended with the node, or by its clean-up

@@ -142,6 +142,7 @@ func freed(t *testing.T, f func(n *node)) time.Duration {
 // TestRestartedNodesJobsAreFreeAtOnce restarts a node long before its session would end.
 func TestRestartedNodesJobsAreFreeAtOnce(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	took := freed(t, (*node).start)
 	t.Logf("free %s after the kill", took.Round(time.Millisecond))
 	if took >= ttl-keepAlive {
@@ -152,6 +153,7 @@ func TestRestartedNodesJobsAreFreeAtOnce(t *testing.T) {
 // TestDeadNodesJobsAreFreeWhenItsSessionEnds leaves a node dead.
 func TestDeadNodesJobsAreFreeWhenItsSessionEnds(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	took := freed(t, func(*node) {})
 	t.Logf("free %s after the kill", took.Round(time.Millisecond))
 	if took < ttl-keepAlive-grain {
@@ -203,6 +205,7 @@ func TestAllThreePausedForAMinute(t *testing.T) {
 // connection.
 func TestReadsOfOnesOwnWritesOnAFollower(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), nil)
 	k := c.nodes[(c.leader()+1)%3].caller(link.RoleTool, "test")
 	for i := range 1000 {
@@ -299,6 +302,7 @@ func TestPushesDuringAnElectionWaitAndSucceed(t *testing.T) {
 // leader, and then another one. What it says of a push must be true.
 func TestPushesWithoutAQuorumAreUnknownOrRefusedAfterPushTimeout(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	const timeout = 2 * time.Second
 	c := newCluster(t, build(t, ""), func(n *node) { n.settings = fmt.Sprintf("push_timeout = %q\n", timeout) })
 	for step := range 2 {
@@ -344,6 +348,7 @@ func TestPushesWithoutAQuorumAreUnknownOrRefusedAfterPushTimeout(t *testing.T) {
 // them all again.
 func TestChangedAddressesSurvive(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), nil)
 	for i, n := range c.nodes {
 		n.kill()
@@ -379,6 +384,7 @@ func TestChangedAddressesSurvive(t *testing.T) {
 // is alone: it must not answer, while plain status says how old it is.
 func TestConsistentStatus(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), nil)
 	callers := make([]*caller, 3)
 	for i, n := range c.nodes {

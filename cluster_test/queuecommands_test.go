@@ -100,6 +100,7 @@ func (n *node) failedPage(query string) (payloads, ids []string, next string) {
 // TestQueueCommands does to a real node what a person does to a queue.
 func TestQueueCommands(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	n := newNode(t, build(t, ""), "")
 	if err := n.configure(); err != nil {
 		t.Fatal(err)
@@ -229,6 +230,7 @@ func TestQueueCommands(t *testing.T) {
 // that it was not done, or that it may be.
 func TestQueueCommandsWithoutAQuorum(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), func(n *node) { n.settings = "push_timeout = \"2s\"\n" })
 	leader := c.leader()
 	n := c.nodes[leader]

@@ -97,6 +97,7 @@ func (c *cluster) same() {
 // off. It comes back as a new node, from a stream.
 func TestFollowerWipedUnderLoad(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newShortLog(t)
 	l := c.startLoad(loadSpec{Seed: newSeed(t), Producers: producers, Consumers: consumers, Late: lates, Outstanding: outstanding, Rate: pushRate})
 	for round := 1; round <= envInt(t, "POGOD_WIPE_ROUNDS", 2); round++ {
@@ -131,6 +132,7 @@ func TestFollowerWipedUnderLoad(t *testing.T) {
 // TestFollowerPausedPastTheLog pauses a follower while more is written than the log keeps.
 func TestFollowerPausedPastTheLog(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newShortLog(t)
 	i := (c.leader() + 1) % 3
 	n := c.nodes[i]
@@ -234,6 +236,7 @@ func (n *node) refuses(text string) {
 // says at how many places each, 6 without.
 func TestFlippedBits(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	places := envInt(t, "POGOD_FLIPS", 6)
 	r := rand.New(rand.NewPCG(newSeed(t), 0))
 	c := newShortLog(t)
@@ -321,6 +324,7 @@ func (n *node) flip(r *rand.Rand, pattern string) string {
 // what it holds: no member gets in by it.
 func TestControlSnapshotRace(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newShortLog(t, bugEnv+"="+bugSnapshotRace)
 	n, pause := c.lagging()
 	c.nodes[c.leader()].caller(link.RoleTool, "test").mustPush(queueNow, "after the snapshot")
@@ -335,6 +339,7 @@ func TestControlSnapshotRace(t *testing.T) {
 // their states differ from then on.
 func TestControlRestoreSkipped(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newShortLog(t, bugEnv+"="+bugRestoreSkipped)
 	n, pause := c.lagging()
 	pause()
@@ -424,8 +429,14 @@ func (c *cluster) lagging() (n *node, goOn func()) {
 // leads. What was accepted is there in the end, on all.
 func TestStreamsThatAreCutOff(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newShortLog(t)
-	s := &cutOff{c: c, megabytes: envInt(t, "POGOD_STREAM_MB", 20)}
+	s := &cutOff{c: c}
+	k := c.nodes[c.leader()].caller(link.RoleTool, "test")
+	for range envInt(t, "POGOD_STREAM_MB", 40) {
+		k.mustPush(queuePHP, strings.Repeat("x", 1<<20))
+		s.accepted++
+	}
 	s.run("the receiver is killed", func(_, receiver *node) {
 		receiver.kill()
 		receiver.start()
@@ -447,9 +458,8 @@ func TestStreamsThatAreCutOff(t *testing.T) {
 
 // cutOff is a cluster whose streams are cut off.
 type cutOff struct {
-	c         *cluster
-	megabytes int // that are pushed while a follower is away
-	accepted  int
+	c        *cluster
+	accepted int
 }
 
 // run strikes in the middle of a stream. One that is over before it is seen is tried again.
@@ -459,9 +469,9 @@ func (s *cutOff) run(name string, strike func(sender, receiver *node)) {
 	for range 5 {
 		leader := c.leader()
 		sender, receiver := c.nodes[leader], c.nodes[(leader+1)%3]
-		s.outgrow(sender, 0) // the log is not kept any more for who was sent a file before
+		s.outgrow(sender) // the log is not kept any more for who was sent a file before
 		receiver.kill()
-		s.outgrow(sender, s.megabytes)
+		s.outgrow(sender)
 		receiver.start()
 		middle := false
 		until(t, func() bool {
@@ -491,22 +501,21 @@ func (s *cutOff) run(name string, strike func(sender, receiver *node)) {
 	t.Errorf("%s: no stream was seen in its middle: this has shown nothing", name)
 }
 
-// outgrow pushes so many megabytes, and more until the log begins behind what it held.
-func (s *cutOff) outgrow(n *node, megabytes int) {
+// outgrow pushes until the log of a node that leads begins behind what it held.
+func (s *cutOff) outgrow(n *node) {
 	s.c.t.Helper()
 	at := n.lastEntry()
-	k, payload := n.caller(link.RoleTool, "test"), strings.Repeat("x", 1<<20)
+	k, payload := n.caller(link.RoleTool, "test"), strings.Repeat("x", 16<<10)
 	for i := 0; ; i++ {
 		doc, err := n.document(s.c.t.Context(), "")
 		if err != nil {
 			s.c.t.Fatal(err)
 		}
-		if i >= megabytes && doc.Storage.LogFirst > at {
+		if doc.Storage.LogFirst > at {
 			return
 		}
-		if i > megabytes+20 { // a snapshot that was refused is tried again within a second
+		if i > 100 { // a snapshot that was refused is tried again within a second
 			time.Sleep(100 * time.Millisecond)
-			payload = "x"
 		}
 		k.mustPush(queuePHP, payload)
 		s.accepted++

@@ -14,6 +14,7 @@ import (
 // that has left does not start again, and comes back as a new one.
 func TestClusterReplacingANode(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	bin := build(t, "")
 	c := &cluster{t: t, lan: newLAN(t, 4)}
 	for i := range 3 {

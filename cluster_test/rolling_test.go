@@ -14,6 +14,7 @@ import (
 // often each node is restarted.
 func TestClusterRollingRestart(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	c := newCluster(t, build(t, ""), nil)
 	l := c.startLoad(loadSpec{Seed: newSeed(t), Producers: producers, Consumers: consumers, Late: lates, Outstanding: outstanding, Rate: pushRate})
 	term := c.term()

@@ -16,6 +16,7 @@ import (
 // prints figures and judges the states alone.
 func TestStreamOfManyJobs(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	jobs := envInt(t, "POGOD_STREAM_JOBS", 5000)
 	var c *cluster
 	if jobs < 500_000 {

@@ -46,6 +46,7 @@ func (n *node) logs(texts ...string) bool {
 // version starts no more, and cannot join.
 func TestVersionsSideBySide(t *testing.T) {
 	notTwice(t)
+	t.Parallel()
 	bin := build(t, "seeded")
 	c := newCluster(t, bin, nil)
 	var l *loader
