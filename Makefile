@@ -69,13 +69,14 @@ clean: ## remove what was built here (the cache outside the checkout stays)
 test: ## set up, then lint and every test; shows the seconds of each stage
 	scripts/stages.sh setup lint test-nophp build test-php test-race
 
-# Tests start programs that Go's cache of results knows nothing of, so nothing is taken from it.
+# Tests start programs that Go's cache of results knows nothing of, so nothing is taken from it. Those of clusters mostly
+# wait, so four run beside each other.
 
 .PHONY: test-nophp
 test-nophp: ## build, vet and test without PHP and without C
 	CGO_ENABLED=0 $(GO) build ./...
 	CGO_ENABLED=0 $(GO) vet ./...
-	CGO_ENABLED=0 $(GO) test -count=1 -timeout 20m ./...
+	CGO_ENABLED=0 $(GO) test -count=1 -parallel 4 -timeout 20m ./...
 
 .PHONY: test-php
 test-php: build ## the tests with PHP

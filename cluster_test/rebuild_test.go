@@ -433,7 +433,7 @@ func TestStreamsThatAreCutOff(t *testing.T) {
 	c := newShortLog(t)
 	s := &cutOff{c: c}
 	k := c.nodes[c.leader()].caller(link.RoleTool, "test")
-	for range envInt(t, "POGOD_STREAM_MB", 40) {
+	for range envInt(t, "POGOD_STREAM_MB", 60) {
 		k.mustPush(queuePHP, strings.Repeat("x", 1<<20))
 		s.accepted++
 	}
@@ -466,7 +466,7 @@ type cutOff struct {
 func (s *cutOff) run(name string, strike func(sender, receiver *node)) {
 	t, c := s.c.t, s.c
 	t.Helper()
-	for range 5 {
+	for range 20 {
 		leader := c.leader()
 		sender, receiver := c.nodes[leader], c.nodes[(leader+1)%3]
 		s.outgrow(sender) // the log is not kept any more for who was sent a file before
