@@ -306,7 +306,12 @@ func (h *history) sessionLost(a *attempt, until int64) bool {
 // excused reports whether a settling call may be answered 5: it took as long as calls may
 // take, or the session may have ended, or the node's disk had failed.
 func (h *history) excused(a *attempt, c *settleCall) bool {
-	return h.under(a.node, span{c.endAt, c.endAt}, faultDisk, faultFull) || h.pushTimeout > 0 && micros(c.endAt-c.at) >= h.pushTimeout || h.sessionLost(a, c.endAt)
+	return h.dying && h.cutSoon(c.endAt) || h.under(a.node, span{c.endAt, c.endAt}, faultDisk, faultFull) || h.pushTimeout > 0 && micros(c.endAt-c.at) >= h.pushTimeout || h.sessionLost(a, c.endAt)
+}
+
+// cutSoon reports whether the node was cut off a moment later: its disk was gone before.
+func (h *history) cutSoon(at int64) bool {
+	return slices.ContainsFunc(h.cuts, func(e event) bool { return at <= e.at && micros(e.at-at) < time.Second })
 }
 
 func micros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
