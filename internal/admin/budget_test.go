@@ -88,7 +88,8 @@ func TestBodiesAreBounded(t *testing.T) {
 	if r, body := send(t, s, chunked+"2000\r\n"+strings.Repeat(" ", 0x2000)+"\r\n0\r\n\r\n"); r.StatusCode != 503 {
 		t.Error(r.StatusCode, body)
 	}
-	// One that is answered, and one whose client goes, make room.
+	// One that is answered, and one whose client goes, make room; on a slow machine those that
+	// send nothing for the read time-out do, too.
 	rest := strings.Repeat("x", long-len(begin)-2) + `"}`
 	if _, err := io.WriteString(under[0], rest); err != nil {
 		t.Fatal(err)
@@ -96,12 +97,11 @@ func TestBodiesAreBounded(t *testing.T) {
 	if r, body := answerOn(t, under[0]); r.StatusCode != 200 {
 		t.Fatal(r.StatusCode, body)
 	}
-	until(t, "a share is given back", func() bool { return s.budget.inUse() == maxBodies-long })
+	until(t, "a share is given back", func() bool { return s.budget.inUse() <= maxBodies-long })
 	_ = under[1].Close()
-	until(t, "another is given back", func() bool { return s.budget.inUse() == maxBodies-2*long })
+	until(t, "another is given back", func() bool { return s.budget.inUse() <= maxBodies-2*long })
 	// The connection that was answered is kept, its body is not.
 	next := pushing(t, s, long, begin)
-	until(t, "there is room", func() bool { return s.budget.inUse() == maxBodies-long })
 	if _, err := io.WriteString(next, rest); err != nil {
 		t.Fatal(err)
 	}
