@@ -191,7 +191,9 @@ func (s *siege) over(ctx context.Context, o *ongoing) (bool, error) {
 	case slices.Contains([]string{faultWipe, faultFlip, faultDisk, faultFull, faultClock}, o.kind):
 		if !s.overMore(ctx, o) {
 			if time.Since(o.until) > 2*readyWithin && len(s.ongoing) == 1 {
-				return false, fmt.Errorf("node %d, struck by %q, was not as before within %s", o.node, o.kind, 2*readyWithin)
+				doc, err := n.document(ctx, "")
+				_, notReady := n.get(ctx, "/readyz")
+				return false, fmt.Errorf("node %d, struck by %q, was not as before within %s: %+v %v, readyz %v", o.node, o.kind, 2*readyWithin, doc, err, notReady)
 			}
 			return false, nil
 		}
