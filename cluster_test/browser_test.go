@@ -86,6 +86,11 @@ func newBrowser(t *testing.T, url string, width, height int, flags ...string) *b
 	b.do("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
 	b.session = attached.SessionID
 	b.do("Runtime.enable", nil, nil)
+	var there bool
+	eventually(t, "the browser shows "+url, func() bool { // not an empty page any more, whose scripts would be lost
+		b.eval("location.href !== 'about:blank' && document.readyState === 'complete'", &there)
+		return there
+	})
 	return b
 }
 
