@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -193,7 +194,7 @@ func (s *siege) over(ctx context.Context, o *ongoing) (bool, error) {
 			if time.Since(o.until) > 2*readyWithin && len(s.ongoing) == 1 {
 				doc, err := n.document(ctx, "")
 				_, notReady := n.get(ctx, "/readyz")
-				return false, fmt.Errorf("node %d, struck by %q, was not as before within %s: %+v %v, readyz %v", o.node, o.kind, 2*readyWithin, doc, err, notReady)
+				return false, fmt.Errorf("node %d, struck by %q, was not as before within %s: %+v: %w", o.node, o.kind, 2*readyWithin, doc, errors.Join(err, notReady))
 			}
 			return false, nil
 		}
