@@ -82,19 +82,28 @@ func (s *snapshotStore) begin(node string, write func(w io.Writer) error, then f
 	return s.swap()
 }
 
+// openFile opens the state machine of a data file that nobody has open.
+func openFile(path string, c clock.Clock) (*FSM, error) {
+	store, err := storage.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := OpenFSM(store, c)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return f, nil
+}
+
 // rebase makes a data file that nobody has open one that no log has been applied to, and
 // returns its new epoch. Entries of another log would else be skipped, as far as the file's
 // own index goes, and be lost. The counter and cluster time go on, so that no id comes a
 // second time; sessions are gone, and what they had reserved is ready again.
 func rebase(path string, c clock.Clock) (epoch []byte, err error) {
 	err = storage.Guard(func() error {
-		store, err := storage.Open(path)
+		f, err := openFile(path, c)
 		if err != nil {
 			return err
-		}
-		f, err := OpenFSM(store, c)
-		if err != nil {
-			return errors.Join(err, store.Close())
 		}
 		f.mu.Lock()
 		err = f.rebase()

@@ -124,13 +124,9 @@ func copyState(path string, w io.Writer, copied func(done, total int64)) error {
 
 // replay applies what the log has and the data file has not, as far as that can be read.
 func (r *Recovery) replay(path, logPath string, dir *datadir.Dir, m *marker, c clock.Clock) error {
-	store, err := storage.Open(path)
+	f, err := openFile(path, c)
 	if err != nil {
 		return err
-	}
-	f, err := OpenFSM(store, c)
-	if err != nil {
-		return errors.Join(err, store.Close())
 	}
 	log, err := openLog(logPath, defaultLogBytes, hclog.NewNullLogger())
 	if err == nil {
