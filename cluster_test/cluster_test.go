@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -192,9 +193,14 @@ func (c *cluster) sameState() (string, []violation) {
 	var agreed string
 	var differ []violation
 	until(c.t, func() bool {
-		for i, n := range c.nodes {
-			doc, err := n.document(c.t.Context(), "?hash=1")
-			if err != nil || doc.Storage.Hash == "" {
+		docs := make([]*statusDoc, len(c.nodes))
+		var all sync.WaitGroup
+		for i, n := range c.nodes { // at once: a large state takes longer than there is between two entries
+			all.Go(func() { docs[i], _ = n.document(c.t.Context(), "?hash=1") }) // ended by the answer
+		}
+		all.Wait()
+		for i, doc := range docs {
+			if doc == nil || doc.Storage.Hash == "" {
 				continue
 			}
 			at := doc.Storage.HashIndex
