@@ -43,7 +43,7 @@
 //	credits   session, applied, follows (0 or 1), list of pools
 //	pool      name, free, list of queues
 //	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 that node cannot join, 5 time was not set back,
-//	          6 declined
+//	          6 the leader has no room for pushes, 7 declined
 //
 // What is not of this form closes the link, with a line in the log. So does silence of two
 // seconds, in either direction.
