@@ -187,7 +187,11 @@ func (s *logStore) check(after uint64) error {
 	}
 	var l raft.Log
 	for i := first; i <= last && last > 0; i++ {
-		if err := s.GetLog(i, &l); err != nil {
+		err := s.GetLog(i, &l)
+		if errors.Is(err, raft.ErrLogNotFound) { // and wal-meta.db says that it is there
+			err = fmt.Errorf("%w: entry %d of %d to %d is missing", ErrLogDamaged, i, first, last)
+		}
+		if err != nil {
 			return err
 		}
 		if i > after {
