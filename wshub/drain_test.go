@@ -58,6 +58,8 @@ func TestDrain(t *testing.T) {
 		c.Close()
 		t.Error("it still takes connections")
 	}
+	// Clients hear of it before their sockets are gone, for which the next drain would pause.
+	eventually(t, "the sockets are gone", func() bool { return h.Status().Connections == 0 })
 	h.Drain(t.Context())
 	h.Close()
 	h.Close()
