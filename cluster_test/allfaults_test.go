@@ -81,7 +81,7 @@ func (s *siege) overMore(ctx context.Context, o *ongoing) bool {
 		o.starting = true
 		return false
 	}
-	ask, cancel := context.WithTimeout(ctx, askedFor)
+	ask, cancel := context.WithTimeout(ctx, healedFor)
 	defer cancel()
 	doc, err := n.document(ask, "")
 	if err != nil || doc.Storage.Failure != "" {

@@ -146,8 +146,12 @@ func until(t *testing.T, f func() bool, failure func() string) {
 	}
 }
 
-// askedFor bounds a question to a node that may be paused.
-const askedFor = 300 * time.Millisecond
+// askedFor bounds a question to a node that may be paused; healedFor one to a node that was
+// struck and may lag: its status first waits a second for the node's own writes.
+const (
+	askedFor  = 300 * time.Millisecond
+	healedFor = 2 * time.Second
+)
 
 // leads returns the number of the node that leads, of those that answer; -1 when there is
 // none.

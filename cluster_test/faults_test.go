@@ -199,7 +199,7 @@ func (s *siege) over(ctx context.Context, o *ongoing) (bool, error) {
 			return false, nil
 		}
 	case o.starting:
-		ask, cancel := context.WithTimeout(ctx, askedFor)
+		ask, cancel := context.WithTimeout(ctx, healedFor)
 		defer cancel()
 		if _, err := n.get(ask, "/readyz"); err != nil {
 			if time.Since(o.until) > readyWithin && len(s.ongoing) == 1 {
