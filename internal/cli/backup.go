@@ -16,6 +16,7 @@ import (
 	"pogod/internal/admin"
 	"pogod/internal/datadir"
 	"pogod/raftfsm"
+	"pogod/raftfsm/disk"
 )
 
 // silentFor is how long a node may send nothing of a backup.
@@ -123,7 +124,7 @@ func (q *question) backupTo(ctx context.Context, path string, force bool) (err e
 	if q.asJSON {
 		return q.print(doc)
 	}
-	_, err = fmt.Fprintf(q.Stdout, "saved entry %d of node %s to %s, %s\n", doc.Index, clean(doc.Node), path, size(doc.Bytes))
+	_, err = fmt.Fprintf(q.Stdout, "saved entry %d of node %s to %s, %s\n", doc.Index, clean(doc.Node), path, disk.Size(doc.Bytes))
 	return err
 }
 
@@ -160,7 +161,7 @@ func (q *question) receive(ctx context.Context, w io.Writer, m *meter) (h raftfs
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
-	return h, fmt.Errorf("the backup from the node at %s broke off after %s, and nothing was kept: %w; ask again, or another node", q.u, size(m.done.Load()), err)
+	return h, fmt.Errorf("the backup from the node at %s broke off after %s, and nothing was kept: %w; ask again, or another node", q.u, disk.Size(m.done.Load()), err)
 }
 
 // arriving tells what is read.

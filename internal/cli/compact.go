@@ -11,6 +11,7 @@ import (
 	"pogod/internal/config"
 	"pogod/internal/datadir"
 	"pogod/raftfsm"
+	"pogod/raftfsm/disk"
 )
 
 // compacted is the JSON of compact.
@@ -42,7 +43,7 @@ is left. Until it is done, the file of before stays.`,
 			case asJSON:
 				return p.print(doc)
 			}
-			_, err = fmt.Fprintf(p.Stdout, "%s: %s before, %s now\n", filepath.Join(doc.DataDir, "state.db"), size(doc.Before), size(doc.After))
+			_, err = fmt.Fprintf(p.Stdout, "%s: %s before, %s now\n", filepath.Join(doc.DataDir, "state.db"), disk.Size(doc.Before), disk.Size(doc.After))
 			return err
 		},
 	}
@@ -73,7 +74,7 @@ func (p *program) compactData(o config.Options) (*compacted, error) {
 	}, func(l *line) {
 		path, _ := to.Load().(string)
 		if made, err := os.Stat(path); err == nil {
-			l.write("compact: %s of at most %s", size(made.Size()), size(st.Size()))
+			l.write("compact: %s of at most %s", disk.Size(made.Size()), disk.Size(st.Size()))
 		}
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"pogod/internal/admin"
+	"pogod/raftfsm/disk"
 )
 
 // line is one line of a terminal that is written again and again. Where nobody looks
@@ -85,6 +86,6 @@ func (p *program) measured(what string, do func(m *meter) error) error {
 		done, total := m.done.Load(), max(m.total.Load(), 1)
 		const width = 30
 		full := int(min(done*width/total, width))
-		l.write("%s  [%s%s] %3d%%  %s", what, strings.Repeat("#", full), strings.Repeat(".", width-full), min(done*100/total, 100), size(done))
+		l.write("%s  [%s%s] %3d%%  %s", what, strings.Repeat("#", full), strings.Repeat(".", width-full), min(done*100/total, 100), disk.Size(done))
 	})
 }

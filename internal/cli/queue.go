@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pogod/internal/admin"
+	"pogod/raftfsm/disk"
 )
 
 // changeTimeout is how long an answer to a change is waited for: as long as a node takes at
@@ -117,7 +118,7 @@ func oneQueue(w io.Writer, q *admin.Queue, now time.Time, p paint) {
 	label("refused", fmt.Sprintf("%d full, %d too large, %d while shutting down, %d for the node's own reasons", q.DroppedFull, q.DroppedPayloadTooLarge, q.DroppedShutdown, q.BackendErrors))
 	limit := "no limit of its own"
 	if q.MaxPayloadBytes > 0 {
-		limit = "at most " + size(int64(q.MaxPayloadBytes))
+		limit = "at most " + disk.Size(int64(q.MaxPayloadBytes))
 	}
 	label("payload", limit)
 	if q.Suspects > 0 {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pogod/internal/admin"
+	"pogod/raftfsm/disk"
 )
 
 // terminal says whether a person sees what is written.
@@ -127,14 +128,14 @@ func view(w io.Writer, s *admin.Status, now time.Time, p paint) {
 	st := s.Storage
 	log := "empty log"
 	if st.LogLastIndex > 0 {
-		log = fmt.Sprintf("log %s, entries %d to %d", size(st.LogBytes), st.LogFirstIndex, st.LogLastIndex)
+		log = fmt.Sprintf("log %s, entries %d to %d", disk.Size(st.LogBytes), st.LogFirstIndex, st.LogLastIndex)
 	}
 	snapshot := "no snapshot"
 	if st.SnapshotIndex > 0 {
 		snapshot = fmt.Sprintf("snapshot at %d", st.SnapshotIndex)
 	}
-	label("storage", fmt.Sprintf("file %s, %s of it free; %s; %s; %s free on disk", size(st.FileBytes), size(st.FreeBytesInFile),
-		log, snapshot, size(st.DiskFreeBytes)))
+	label("storage", fmt.Sprintf("file %s, %s of it free; %s; %s; %s free on disk", disk.Size(st.FileBytes), disk.Size(st.FreeBytesInFile),
+		log, snapshot, disk.Size(st.DiskFreeBytes)))
 	if st.Failure != "" {
 		label("failure", p.the(red, clean(st.Failure)))
 	}
@@ -178,9 +179,9 @@ func stream(s *admin.Stream, now time.Time) string {
 	if s.Sending {
 		way = "the data file goes to"
 	}
-	done := size(s.Bytes)
+	done := disk.Size(s.Bytes)
 	if s.Total > 0 {
-		done = fmt.Sprintf("%s of %s, %d%%", done, size(s.Total), 100*s.Bytes/s.Total)
+		done = fmt.Sprintf("%s of %s, %d%%", done, disk.Size(s.Total), 100*s.Bytes/s.Total)
 	}
 	node := "the node that leads"
 	if s.Node != "" {
@@ -392,22 +393,6 @@ func age(now time.Time, at *time.Time) string {
 		return two(s/3600, "h", s%3600/60, "m")
 	}
 	return two(s/86400, "d", s%86400/3600, "h")
-}
-
-// size writes bytes in units of 1024.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, unit := float64(n)/1024, 0
-	for f >= 1023.5 && unit < 4 {
-		f, unit = f/1024, unit+1
-	}
-	digits := 1
-	if f >= 99.95 {
-		digits = 0
-	}
-	return fmt.Sprintf("%.*f %ciB", digits, f, "KMGTP"[unit])
 }
 
 func dash(s string) string {

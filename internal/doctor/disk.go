@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pogod/raftfsm/disk"
 )
 
 // Bounds of what is well.
@@ -76,11 +78,11 @@ func (p *patient) disk() {
 	free := int64(st.Bavail) * st.Bsize
 	switch {
 	case free < p.cfg.Node.MinFreeBytes:
-		p.problem(check, "make room, or put [node] data_dir elsewhere: while this node leads no pushes are taken", "%s has %s free, and [node] min_free_bytes is %s", dir, size(free), size(p.cfg.Node.MinFreeBytes))
+		p.problem(check, "make room, or put [node] data_dir elsewhere: while this node leads no pushes are taken", "%s has %s free, and [node] min_free_bytes is %s", dir, disk.Size(free), disk.Size(p.cfg.Node.MinFreeBytes))
 	case free < littleSpace:
-		p.warn(check, "make room, or put [node] data_dir elsewhere", "%s has %s free", dir, size(free))
+		p.warn(check, "make room, or put [node] data_dir elsewhere", "%s has %s free", dir, disk.Size(free))
 	default:
-		p.ok(check, "%s has %s free", dir, size(free))
+		p.ok(check, "%s has %s free", dir, disk.Size(free))
 	}
 	took, err := syncTime(dir)
 	switch {
@@ -93,13 +95,6 @@ func (p *patient) disk() {
 	default:
 		p.ok(check, "a sync takes %s (median of %d)", took.Round(10*time.Microsecond), syncs)
 	}
-}
-
-func size(n int64) string {
-	if n >= 1<<30 {
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	}
-	return fmt.Sprintf("%d MiB", n>>20)
 }
 
 // syncTime measures what the log does: a page at the end of a file, and a sync. The file

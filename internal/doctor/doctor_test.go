@@ -127,7 +127,7 @@ func TestBrokenPlaces(t *testing.T) {
 		"data in memory": {func(p *place) {
 			p.file = "[node]\ndata_dir = \"" + memory(p.t) + "\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"
 		}, `warning: disk: MEMORY is on tmpfs: it is memory, and gone with the machine`},
-		"below the floor": {func(p *place) { p.file = "[node]\nmin_free_bytes = 1_000_000_000_000_000\n" + p.file[len("[node]\n"):] }, `GiB free, and [node] min_free_bytes is 931322.6 GiB`},
+		"below the floor": {func(p *place) { p.file = "[node]\nmin_free_bytes = 1_000_000_000_000_000\n" + p.file[len("[node]\n"):] }, `iB free, and [node] min_free_bytes is 909 TiB`},
 		"secret for all":  {func(p *place) { p.add("[[websocket.app]]\nsecret_file = \"/etc/passwd\"\n") }, `problem: configuration: DIR/pogod.toml:6:15: [[websocket.app]] secret_file must be a file that not everybody can read or write`},
 		"no such file":    {func(p *place) { p.dir += "/nowhere" }, `problem: configuration: the configuration cannot be read: open DIR/pogod.toml: no such file or directory`},
 	} {

@@ -91,13 +91,18 @@ func (s *Space) Room() error {
 	return fmt.Errorf("%w: %s has %s free, and [node] min_free_bytes is %s%s; make room there", ErrLow, s.dir, Size(t.Free), Size(t.Floor), again)
 }
 
-// Size writes bytes for people.
+// Size writes bytes for people, in units of 1024.
 func Size(n int64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
 	}
-	return fmt.Sprintf("%d KiB", n>>10)
+	f, unit := float64(n)/1024, 0
+	for f >= 1023.5 && unit < 4 {
+		f, unit = f/1024, unit+1
+	}
+	digits := 1
+	if f >= 99.95 {
+		digits = 0
+	}
+	return fmt.Sprintf("%.*f %ciB", digits, f, "KMGTP"[unit])
 }
