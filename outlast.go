@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"pogod/internal/admin"
 	"pogod/raftfsm"
 )
 
@@ -22,6 +23,11 @@ func (n *node) failure() error {
 	if !errors.Is(err, raftfsm.ErrDisk) {
 		return err
 	}
+	return n.waits(err)
+}
+
+// waits adds to what the disk refused how that ends.
+func (n *node) waits(err error) error {
 	if why := n.unwritable.Load(); why != nil {
 		err = fmt.Errorf("%w; the last attempt to write to it: %s", err, *why)
 	}
@@ -36,27 +42,58 @@ func (n *node) outlast(ctx context.Context) error {
 	n.log.Error(n.failure().Error())
 	n.tell(n.manager.Status("not ready: " + n.failure().Error()))
 	n.group.Halt()
+	if !n.repaired(ctx, n.group.Repair) {
+		n.abandon()
+		return nil
+	}
+	n.abandon()
+	return n.executeAnew()
+}
+
+// outlastedEnv is set for a process that took the place of one whose disk had failed.
+const outlastedEnv = "POGOD_OUTLASTED"
+
+// outlastStart is the rest of such a process's life when the disk refuses its start, too: no
+// supervisor knows of either. The first start of all ends with an error instead, which
+// whoever began it sees.
+func (n *node) outlastStart(ctx context.Context, why error) error {
+	why = fmt.Errorf("%w: %w", raftfsm.ErrDisk, why)
+	n.log.Error(n.waits(why).Error())
+	n.tell(n.manager.Status("not ready: " + n.waits(why).Error()))
+	n.showUnserving(unserving{n, "waiting", func() error { return n.waits(why) }, func() admin.Storage {
+		return admin.Storage{Failure: n.waits(why).Error()}
+	}})
+	repair := func() error { return raftfsm.Repair(n.cfg.Node.DataDir, why) }
+	if n.group != nil && n.group.Err() != nil {
+		n.group.Halt()
+		repair = n.group.Repair
+	}
+	if !n.repaired(ctx, repair) {
+		return nil
+	}
+	return n.executeAnew()
+}
+
+// repaired waits until the disk can be written again; false: the node is to end.
+func (n *node) repaired(ctx context.Context, repair func() error) bool {
 	t := time.NewTicker(tryDiskEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			n.abandon()
-			return nil
+			return false
 		case <-t.C:
 		}
-		err := n.group.Repair()
+		err := repair()
 		if err == nil {
-			break
+			n.log.Info("the disk can be written again: pogod executes itself anew")
+			return true
 		}
 		why := err.Error()
 		if last := n.unwritable.Swap(&why); last == nil || *last != why {
 			n.log.Warn("the disk cannot be written yet", "error", err)
 		}
 	}
-	n.log.Info("the disk can be written again: pogod executes itself anew")
-	n.abandon()
-	return n.executeAnew()
 }
 
 // abandon ends what the node began, but for the group: PHP would outlive it as children
@@ -81,6 +118,9 @@ func (n *node) abandon() {
 // again: files and listeners of this one are closed by that. It returns only when that fails.
 func (n *node) executeAnew() error {
 	self, err := os.Executable()
+	if err == nil {
+		err = os.Setenv(outlastedEnv, "1")
+	}
 	if err == nil {
 		err = syscall.Exec(self, os.Args, append(os.Environ(), n.manager.Environment()...))
 	}

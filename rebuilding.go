@@ -9,23 +9,29 @@ import (
 	"pogod/raftfsm"
 )
 
-// rebuilding shows a node that does not serve yet, because its data file cannot be used,
-// to its admin endpoint.
-type rebuilding struct {
+// unserving shows a node that does not serve yet to its admin endpoint.
+type unserving struct {
 	n       *node
-	reason  error
-	running func() []raftfsm.Stream
+	role    string
+	reason  func() error
+	storage func() admin.Storage
 }
 
 // showRebuilding answers at the admin endpoint while another node's data file is fetched.
 // The endpoint is opened anew when the node serves.
 func (n *node) showRebuilding(reason error, running func() []raftfsm.Stream) {
+	n.showUnserving(unserving{n, "rebuilding", func() error { return reason }, func() admin.Storage {
+		return admin.Storage{Damage: reason.Error(), Streams: streams(running())}
+	}})
+}
+
+func (n *node) showUnserving(u unserving) {
 	ln, err := bind(n.cfg.Admin.Listen, "[admin] listen")
 	if err != nil {
-		n.log.Warn("the admin endpoint does not tell that the data file is fetched from another node", "error", err)
+		n.log.Warn("the admin endpoint does not tell why the node does not serve", "error", err)
 		return
 	}
-	n.admin = admin.New(ln, rebuilding{n, reason, running}, nil, n.log)
+	n.admin = admin.New(ln, u, nil, n.log)
 	go func() { // ended by Shutdown
 		if err := n.admin.Serve(); err != nil {
 			n.log.Error("the admin endpoint ended", "error", err)
@@ -45,22 +51,25 @@ func (n *node) rebuilt(ctx context.Context) {
 }
 
 // Ready implements admin.Source.
-func (r rebuilding) Ready() error { return r.reason }
+func (u unserving) Ready() error { return u.reason() }
 
 // Status implements admin.Source: nothing but this is known yet.
-func (r rebuilding) Status(_ context.Context, o admin.StatusOptions) (*admin.Status, error) {
+func (u unserving) Status(_ context.Context, o admin.StatusOptions) (*admin.Status, error) {
 	if o.Consistent || o.Hash {
-		return nil, r.reason
+		return nil, u.reason()
 	}
-	n := r.n
+	n, id, dir := u.n, "", u.n.cfg.Node.DataDir
+	if n.dir != nil {
+		id, dir = n.dir.NodeID(), n.dir.Path
+	}
 	return &admin.Status{
 		Node: admin.Node{
-			ID: n.dir.NodeID(), Role: "rebuilding", Mode: n.cfg.Node.Mode, Version: version,
-			StartedAt: n.started, PID: unix.Getpid(), DataDir: n.dir.Path,
+			ID: id, Role: u.role, Mode: n.cfg.Node.Mode, Version: version,
+			StartedAt: n.started, PID: unix.Getpid(), DataDir: dir,
 		},
-		Read:    admin.Read{Node: n.dir.NodeID()},
+		Read:    admin.Read{Node: id},
 		Raft:    admin.Raft{State: "Shutdown"}, // raft does not run
-		Storage: admin.Storage{Damage: r.reason.Error(), Streams: streams(r.running())},
+		Storage: u.storage(),
 		Build:   admin.ReadBuild(version, hasPHP),
 	}, nil
 }

@@ -117,6 +117,9 @@ func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Confi
 		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 			return nil // ended while it waited for another node's data file
 		}
+		if os.Getenv(outlastedEnv) != "" && raftfsm.Refused(err) {
+			return n.outlastStart(ctx, err)
+		}
 		return err
 	}
 	n.banner(os.Stdout)
@@ -252,6 +255,13 @@ func (n *node) startGroup(ctx context.Context) (err error) {
 func (n *node) lead(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
 	defer stop()
+	go func() { // ended by the return, or by the failure
+		select {
+		case <-n.group.Failed():
+			stop()
+		case <-ctx.Done():
+		}
+	}()
 	err := n.leader.WaitReady(ctx)
 	if err == nil && n.group.FSM.Level() < command.MaxLevel() {
 		err = n.leader.Raise(command.MaxLevel())

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -158,44 +159,116 @@ func (n *node) outlives(d *faultyDisk, f diskFault, k *caller, meanwhile func())
 	}
 }
 
+// TestAStartThatTheDiskRefusesIsTriedAgain has the disk fail again when the process that took
+// the place of another one starts: no supervisor knows of it. It tells why it waits, and is back
+// by itself. The first start of all ends with the reason instead.
+func TestAStartThatTheDiskRefusesIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	notTwice(t)
+	for _, f := range diskFaults {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, build(t, ""), "")
+			d := n.onFaultyDisk()
+			n.start()
+			if err := n.ready(); err != nil {
+				t.Fatal(err)
+			}
+			n.caller(link.RoleTool, "test").mustPush(queuePHP, "before")
+			n.stop()
+
+			d.strike(f.diskFault)
+			if f.files != "data/state.db" { // which is synced when the node serves already
+				n.start()
+				if <-n.exited; n.err == nil || !n.logs(f.says()) {
+					t.Errorf("a first start ended with %v, and without the reason", n.err)
+				}
+			}
+			n.env = []string{"POGOD_OUTLASTED=1"}
+			n.start()
+			pid := n.cmd.Process.Pid
+			text := n.failed()
+			for _, want := range []string{"the disk failed", f.says(), "starts anew by itself"} {
+				if !strings.Contains(text, want) {
+					t.Errorf("its status says %q, without %q", text, want)
+				}
+			}
+			if _, err := n.get(t.Context(), "/readyz"); err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "the disk failed") {
+				t.Errorf("readyz says %v", err)
+			}
+			d.heal()
+			if err := n.ready(); err != nil {
+				t.Fatal(err)
+			}
+			doc, err := n.document(t.Context(), "")
+			if err != nil || doc.Node.PID != pid || doc.Storage.Failure != "" || doc.queue(queuePHP).Pending != 1 {
+				t.Errorf("it came back as %+v %v, and was process %d", doc, err, pid)
+			}
+			n.stop()
+		})
+	}
+}
+
+// says is the kernel's text for it.
+func (f diskFault) says() string { return cmp.Or(f.sync, f.write).Error() }
+
 // TestTheEndOfTheLogIsRewrittenAfterASyncThatFailed loses what the page cache shows: the sync
-// of an entry failed, and it never reached the disk. The node goes on from what it reads, and
-// accepts more. Then the page cache is gone.
+// of an entry failed, and it never reached the disk. The node goes on from what it reads, by
+// itself or after it was killed, and accepts more. Then the page cache is gone.
 func TestTheEndOfTheLogIsRewrittenAfterASyncThatFailed(t *testing.T) {
 	t.Parallel()
 	notTwice(t)
-	n := newNode(t, build(t, "seeded"), "")
-	n.env = []string{shortLog}
-	d := n.onFaultyDisk()
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
+	lost := diskFault{files: "data/log/", sync: syscall.EIO, lose: true}
+	for name, survive := range map[string]func(n *node, d *faultyDisk){
+		"by itself": func(n *node, d *faultyDisk) { n.outlives(d, lost, n.caller(link.RoleTool, "test"), func() {}) },
+		"killed": func(n *node, d *faultyDisk) {
+			d.strike(lost)
+			n.caller(link.RoleTool, "test").push(queuePHP, "into the fault")
+			n.failed()
+			n.kill()
+			d.heal()
+			n.start()
+			if err := n.ready(); err != nil {
+				n.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, build(t, "seeded"), "")
+			n.env = []string{shortLog}
+			d := n.onFaultyDisk()
+			n.start()
+			if err := n.ready(); err != nil {
+				t.Fatal(err)
+			}
+			n.caller(link.RoleTool, "test").mustPush(queuePHP, "first")
+			segments, err := filepath.Glob(filepath.Join(n.dir, "log", "*.wal"))
+			if err != nil || len(segments) != 1 {
+				t.Fatal(segments, err)
+			}
+			if _, err := os.ReadFile(segments[0]); err != nil { // its pages are in the cache
+				t.Fatal(err)
+			}
+			survive(n, d)
+			n.caller(link.RoleTool, "test").mustPush(queuePHP, "second")
+			doc, err := n.document(t.Context(), "")
+			if err != nil || doc.queue(queuePHP).Pending != 3 { // the second one's outcome was unknown
+				t.Errorf("%+v %v: what was to be lost was not in the page cache, so this shows nothing", doc.queue(queuePHP), err)
+			}
+			n.kill()
+			d.unmount()
+			d.mount()
+			n.start()
+			if err := n.ready(); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := n.document(t.Context(), ""); err != nil || again.queue(queuePHP).Pending != 3 {
+				t.Errorf("%+v %v", again.queue(queuePHP), err)
+			}
+			n.stop()
+		})
 	}
-	n.caller(link.RoleTool, "test").mustPush(queuePHP, "first")
-	segments, err := filepath.Glob(filepath.Join(n.dir, "log", "*.wal"))
-	if err != nil || len(segments) != 1 {
-		t.Fatal(segments, err)
-	}
-	if _, err := os.ReadFile(segments[0]); err != nil { // its pages are in the cache
-		t.Fatal(err)
-	}
-	n.outlives(d, diskFault{files: "data/log/", sync: syscall.EIO, lose: true}, n.caller(link.RoleTool, "test"), func() {})
-	n.caller(link.RoleTool, "test").mustPush(queuePHP, "second")
-	doc, err := n.document(t.Context(), "")
-	if err != nil || doc.queue(queuePHP).Pending != 3 { // the second one's outcome was unknown
-		t.Errorf("%+v %v: what was to be lost was not in the page cache, so this shows nothing", doc.queue(queuePHP), err)
-	}
-	n.kill()
-	d.unmount()
-	d.mount()
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
-	if again, err := n.document(t.Context(), ""); err != nil || again.queue(queuePHP).Pending != 3 {
-		t.Errorf("%+v %v", again.queue(queuePHP), err)
-	}
-	n.stop()
 }
 
 // TestAFullDiskStopsTheNodeUntilThereIsRoom fills the disk of the leader, and of a follower, to

@@ -84,14 +84,19 @@ const (
 // ErrLogLost or ErrLogDamaged, and says what to do.
 func Open(ctx context.Context, cfg Config) (*Group, error) {
 	g := &Group{cfg: cfg, quit: make(chan struct{}), streams: newStreams(cfg.Clock, cfg.Log)}
-	if err := g.open(ctx); err != nil {
-		return nil, errors.Join(g.advise(err), g.closeFiles())
+	err := g.open(ctx)
+	if err == nil {
+		err = g.resync()
 	}
-	if err := g.log.opened(); err != nil {
-		return nil, errors.Join(g.advise(err), g.closeFiles())
+	if err == nil {
+		err = g.log.opened()
 	}
-	if err := g.start(); err != nil {
-		return nil, errors.Join(g.advise(err), g.closeFiles())
+	if err == nil {
+		err = g.start()
+	}
+	if err != nil {
+		_ = g.closeFiles() // would often fail for the same reason
+		return nil, g.advise(err)
 	}
 	g.loops.Go(g.snapshotLoop) // ended by Close
 	g.loops.Go(g.scrubLoop)    // as well

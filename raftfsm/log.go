@@ -40,6 +40,7 @@ type logStore struct {
 	syncs *disk.Syncs
 
 	checked bool         // check found nothing wrong, and the log is open
+	closed  bool         // check found that the last process had closed it
 	limit   int64        // bytes since the last snapshot that ask for the next one
 	bytes   atomic.Int64 // appended since the last snapshot
 	entries atomic.Int64
@@ -182,6 +183,7 @@ func (s *logStore) check(after uint64) error {
 	if err != nil {
 		return err
 	}
+	s.closed = end > 0
 	if last < end {
 		return fmt.Errorf("%w: it ends at entry %d, and was closed at %d", ErrLogDamaged, last, end)
 	}
