@@ -157,10 +157,7 @@ func TestRestoreRefusals(t *testing.T) {
 	t.Parallel()
 	notTwice(t)
 	n := newNode(t, build(t, ""), "")
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	n.done("push", queueNow, "kept")
 	file := filepath.Join(t.TempDir(), "b")
 	n.backup(file)
@@ -203,10 +200,7 @@ func TestRestoreRefusals(t *testing.T) {
 		t.Error("a dry run made the data directory")
 	}
 	fresh.run("restore", file)
-	fresh.start()
-	if err := fresh.ready(); err != nil {
-		t.Fatal(err)
-	}
+	fresh.up()
 	if q := fresh.figures(queueNow); q.Pending != 1 {
 		t.Errorf("%+v", q)
 	}
@@ -239,10 +233,7 @@ func TestClusterRecover(t *testing.T) {
 	if out := n.run("cluster", "recover", "--yes"); !strings.Contains(out, "never start them again on their data") {
 		t.Error(out)
 	}
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	if q := n.figures(queueNow); q.Pending != before.Pending || n.figures(queueLater).Delayed != 1 {
 		t.Errorf("%+v, and before %+v", q, before)
 	}
@@ -253,9 +244,7 @@ func TestClusterRecover(t *testing.T) {
 		old.start()
 	}
 	for _, old := range []*node{back, ghost} {
-		if err := old.ready(); err != nil {
-			t.Fatal(err)
-		}
+		old.serving()
 	}
 	for range 20 {
 		back.caller(link.RoleTool, "test").mustPush(queueNow, "elsewhere")
@@ -271,10 +260,7 @@ func TestClusterRecover(t *testing.T) {
 	}
 	back.snapshot = 0
 	rejoin(t, back, n)
-	back.start()
-	if err := back.ready(); err != nil {
-		t.Fatal(err)
-	}
+	back.up()
 	ghost.snapshot = 0
 	rejoin(t, ghost, n)
 	ghost.start()
@@ -304,10 +290,7 @@ func TestCompact(t *testing.T) {
 	t.Parallel()
 	notTwice(t)
 	n := newNode(t, build(t, ""), "")
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	k := n.caller(link.RoleTool, "test")
 	for range 40 {
 		k.mustPush(queuePHP, strings.Repeat("x", 500_000))
@@ -325,10 +308,7 @@ func TestCompact(t *testing.T) {
 	if err := errors.Join(err, json.Unmarshal([]byte(out), &doc)); err != nil || doc.Before < 20_000_000 || doc.After != st.Size() || doc.After > 1_000_000 {
 		t.Errorf("%s, and the file has %d bytes: %v", out, st.Size(), err)
 	}
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	if q := n.figures(queueNow); q.Pending != 1 {
 		t.Errorf("%+v", q)
 	}

@@ -150,9 +150,7 @@ func (n *node) outlives(d *faultyDisk, f diskFault, k *caller, meanwhile func())
 	}
 	meanwhile()
 	d.heal()
-	if err := n.ready(); err != nil {
-		n.t.Fatal(err)
-	}
+	n.serving()
 	doc, err := n.document(n.t.Context(), "")
 	if err != nil || doc.Node.PID != pid || doc.Storage.Failure != "" {
 		n.t.Errorf("it came back as %+v %v, and was process %d", doc, err, pid)
@@ -170,10 +168,7 @@ func TestAStartThatTheDiskRefusesIsTriedAgain(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, build(t, ""), "")
 			d := n.onFaultyDisk()
-			n.start()
-			if err := n.ready(); err != nil {
-				t.Fatal(err)
-			}
+			n.up()
 			n.caller(link.RoleTool, "test").mustPush(queuePHP, "before")
 			n.stop()
 
@@ -197,9 +192,7 @@ func TestAStartThatTheDiskRefusesIsTriedAgain(t *testing.T) {
 				t.Errorf("readyz says %v", err)
 			}
 			d.heal()
-			if err := n.ready(); err != nil {
-				t.Fatal(err)
-			}
+			n.serving()
 			doc, err := n.document(t.Context(), "")
 			if err != nil || doc.Node.PID != pid || doc.Storage.Failure != "" || doc.queue(queuePHP).Pending != 1 {
 				t.Errorf("it came back as %+v %v, and was process %d", doc, err, pid)
@@ -227,10 +220,7 @@ func TestTheEndOfTheLogIsRewrittenAfterASyncThatFailed(t *testing.T) {
 			n.failed()
 			n.kill()
 			d.heal()
-			n.start()
-			if err := n.ready(); err != nil {
-				n.t.Fatal(err)
-			}
+			n.up()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -238,10 +228,7 @@ func TestTheEndOfTheLogIsRewrittenAfterASyncThatFailed(t *testing.T) {
 			n := newNode(t, build(t, "seeded"), "")
 			n.env = []string{shortLog}
 			d := n.onFaultyDisk()
-			n.start()
-			if err := n.ready(); err != nil {
-				t.Fatal(err)
-			}
+			n.up()
 			n.caller(link.RoleTool, "test").mustPush(queuePHP, "first")
 			segments, err := filepath.Glob(filepath.Join(n.dir, "log", "*.wal"))
 			if err != nil || len(segments) != 1 {
@@ -259,10 +246,7 @@ func TestTheEndOfTheLogIsRewrittenAfterASyncThatFailed(t *testing.T) {
 			n.kill()
 			d.unmount()
 			d.mount()
-			n.start()
-			if err := n.ready(); err != nil {
-				t.Fatal(err)
-			}
+			n.up()
 			if again, err := n.document(t.Context(), ""); err != nil || again.queue(queuePHP).Pending != 3 {
 				t.Errorf("%+v %v", again.queue(queuePHP), err)
 			}
@@ -295,9 +279,7 @@ func TestAFullDiskStopsTheNodeUntilThereIsRoom(t *testing.T) {
 			return err == nil && strings.Contains(doc.Storage.Failure, "the last attempt to write to it")
 		}, func() string { return "it does not try to write" })
 		disks[i].empty()
-		if err := n.ready(); err != nil {
-			t.Fatal(err)
-		}
+		n.serving()
 		if doc, err := n.document(t.Context(), ""); err != nil || doc.Node.PID != pid {
 			t.Errorf("it came back as %+v %v, and was process %d", doc.Node, err, pid)
 		}

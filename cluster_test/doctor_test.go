@@ -46,10 +46,7 @@ func TestDoctor(t *testing.T) {
 	t.Parallel()
 	notTwice(t)
 	n := newNode(t, build(t, ""), "")
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	if found, code := doctor(t, n.command("doctor")); code != 0 {
 		t.Errorf("%d\n%s", code, found)
 	}

@@ -50,9 +50,7 @@ func TestE2EDiskFails(t *testing.T) {
 		}
 	}
 	d.heal()
-	if err := s.ready(); err != nil {
-		t.Fatal(err)
-	}
+	s.serving()
 	eventually(t, "the node is another process", func() bool {
 		doc, err := s.node.document(t.Context(), "")
 		return err == nil && doc.Node.PID == s.cmd.Process.Pid && doc.Storage.Failure == "" && s.document(t).host(t, "jobs").State == "ready"

@@ -249,9 +249,7 @@ func TestE2EWebWorkerDoesNotStart(t *testing.T) {
 		s.begin(t)
 		eventually(t, "status says why", func() bool { return strings.Contains(s.document(t).host(t, "web").LastExit, why) })
 		s.mark(t, "broken", false)
-		if err := s.ready(); err != nil {
-			t.Fatal(err)
-		}
+		s.serving()
 		if log := s.log(t); !strings.Contains(log, "the worker script") || !strings.Contains(log, why) {
 			t.Errorf("the log does not say why:\n%s", log)
 		}

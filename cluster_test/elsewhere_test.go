@@ -47,10 +47,7 @@ func TestPagesOfElsewhereAreKeptOut(t *testing.T) {
 	notTwice(t)
 	t.Parallel()
 	n := newNode(t, build(t, ""), "")
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	worker := n.caller(link.RoleWorker, workerExt)
 	n.done("push", queueNow, "secret payload")
 	worker.failNext("secret payload", "on purpose")

@@ -33,20 +33,14 @@ func TestQueueOperations(t *testing.T) {
 	notTwice(t)
 	t.Parallel()
 	n := newNode(t, build(t, ""), "")
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	// Paused, through a kill: nothing comes, from others it does.
 	if out := n.done("pause", queueNow); out != "now is paused" {
 		t.Error(out)
 	}
 	n.done("push", queueNow, "while paused")
 	n.kill()
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	worker := n.caller(link.RoleWorker, workerExt)
 	n.done("push", queueLater, "other")
 	if d := worker.next(); d.Payload != "other" || worker.ack(d) != 1 {

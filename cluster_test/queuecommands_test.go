@@ -108,10 +108,7 @@ func TestQueueCommands(t *testing.T) {
 	if code, _, errs := n.queueCommand("", "push", queueNow, "a"); code != 3 || !strings.Contains(errs, "no node answers") {
 		t.Errorf("without a node: %d %s", code, errs)
 	}
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	worker := n.caller(link.RoleWorker, workerExt)
 
 	// Pushed jobs come to a worker as they are.
@@ -213,10 +210,7 @@ func TestQueueCommands(t *testing.T) {
 
 	// All that is there after a kill.
 	n.kill()
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	if out := n.done("show", queueTight); !strings.Contains(out, "2 ready") {
 		t.Error(out)
 	}

@@ -20,10 +20,7 @@ func plainNode(t *testing.T) *node {
 	t.Helper()
 	notTwice(t)
 	n := newNode(t, build(t, ""), "")
-	n.start()
-	if err := n.ready(); err != nil {
-		t.Fatal(err)
-	}
+	n.up()
 	return n
 }
 

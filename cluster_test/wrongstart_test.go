@@ -156,10 +156,7 @@ func TestWrongSituation(t *testing.T) {
 	t.Run("data directory in use", func(t *testing.T) {
 		t.Parallel()
 		n := newNode(t, bin, "")
-		n.start()
-		if err := n.ready(); err != nil {
-			t.Fatal(err)
-		}
+		n.up()
 		held := map[string]string{}
 		for _, name := range []string{"lock", "node.json"} {
 			b, err := os.ReadFile(filepath.Join(n.dir, name))
@@ -182,10 +179,7 @@ func TestWrongSituation(t *testing.T) {
 	t.Run("address in use", func(t *testing.T) {
 		t.Parallel()
 		n := newNode(t, bin, "")
-		n.start()
-		if err := n.ready(); err != nil {
-			t.Fatal(err)
-		}
+		n.up()
 		n.stop()
 		ln, err := net.Listen("tcp", n.admin)
 		if err != nil {
@@ -199,10 +193,7 @@ func TestWrongSituation(t *testing.T) {
 	t.Run("data of a newer pogod", func(t *testing.T) {
 		t.Parallel()
 		n := newNode(t, bin, "")
-		n.start()
-		if err := n.ready(); err != nil {
-			t.Fatal(err)
-		}
+		n.up()
 		n.stop()
 		db, err := bolt.Open(filepath.Join(n.dir, "state.db"), 0o600, nil)
 		if err != nil {
