@@ -31,17 +31,14 @@ const (
 	recoverFiles = "recover-*"    // the copy of the log that is read
 )
 
-// errDry ends a recovery in which nothing is to be changed.
-var errDry = errors.New("nothing was changed")
-
 // Recover makes this node alone the beginning of a new group, with all that its data file
 // and, where it can be read, its log hold; no node runs on the directory. What only others
 // had, or the lost part of a log, is missing. The log of before is kept as log.replaced.
-// With dry nothing is changed. A crash leaves what was there, what is there afterwards, or
-// a directory with which no node starts until Recover is called again. copied is called
-// with how many bytes of the data file are copied of how many. It fails with
-// ErrNotRecoverable.
-func Recover(dir *datadir.Dir, c clock.Clock, dry bool, copied func(done, total int64)) (r Recovery, err error) {
+// proceed is called with what there is to go on with, before anything is changed; its error
+// ends it. A crash leaves what was there, what is there afterwards, or a directory with
+// which no node starts until Recover is called again. copied is called with how many bytes
+// of the data file are copied of how many. It fails with ErrNotRecoverable.
+func Recover(dir *datadir.Dir, c clock.Clock, proceed func(Recovery) error, copied func(done, total int64)) (r Recovery, err error) {
 	no := func(what string, err error) error { return fmt.Errorf("%w: %s: %w", ErrNotRecoverable, what, err) }
 	s, _ := openSnapshotStore(dir.Path, nil) // a damaged marker is not needed
 	if s == nil {
@@ -69,8 +66,8 @@ func Recover(dir *datadir.Dir, c clock.Clock, dry bool, copied func(done, total 
 		if err := r.replay(copy, log, dir, s.marker(), c); err != nil {
 			return nil, err
 		}
-		if dry {
-			return nil, errDry
+		if err := proceed(r); err != nil {
+			return nil, err
 		}
 		if epoch, err = rebase(copy, c); err != nil {
 			return nil, err
@@ -81,10 +78,7 @@ func Recover(dir *datadir.Dir, c clock.Clock, dry bool, copied func(done, total 
 		}
 		return epoch, err
 	})
-	switch {
-	case errors.Is(err, errDry):
-		return r, nil
-	case err != nil:
+	if err != nil {
 		return r, err
 	}
 	return r, dir.SetLogID("")

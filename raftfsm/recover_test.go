@@ -19,7 +19,16 @@ func recoverAt(t *testing.T, path string, dry bool) (raftfsm.Recovery, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := raftfsm.Recover(dir, clock.System(), dry, func(int64, int64) {})
+	errDry := errors.New("dry")
+	r, err := raftfsm.Recover(dir, clock.System(), func(raftfsm.Recovery) error {
+		if dry {
+			return errDry
+		}
+		return nil
+	}, func(int64, int64) {})
+	if errors.Is(err, errDry) {
+		err = nil
+	}
 	if err := dir.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -75,6 +75,9 @@ cluster.replaced.`,
 	return cmd
 }
 
+// errDry ends a recovery in which nothing is to be changed.
+var errDry = errors.New("nothing was changed")
+
 func (p *program) recover(o *config.Options, dry bool) (*recovery, error) {
 	c, err := loadPart(*o)
 	if err != nil {
@@ -88,37 +91,37 @@ func (p *program) recover(o *config.Options, dry bool) (*recovery, error) {
 		return nil, err
 	}
 	defer func() { _ = dir.Close() }() // the lock ends with the process at the latest
-	run := func(dry bool) (r raftfsm.Recovery, err error) {
-		err = p.measured("copy", func(m *meter) error {
-			r, err = raftfsm.Recover(dir, clock.System(), dry, m.set)
-			return err
-		})
-		if errors.Is(err, raftfsm.ErrNotRecoverable) {
-			err = fmt.Errorf(`%w; nothing was changed: "pogod restore" begins with a backup, in another data directory`, err)
+	doc := &recovery{Node: dir.NodeID(), DataDir: dir.Path, LeftBehind: []string{}}
+	undo := func() error { return nil }
+	proceed := func(r raftfsm.Recovery) error {
+		if r.LogLost == nil && len(r.Members) == 0 {
+			return fmt.Errorf(`nothing is lost of node %s, which is alone: "pogod serve%s%s" starts it`, dir.NodeID(), asFlag("config", o.File), asFlag("data", o.Data))
 		}
-		return r, err
-	}
-	r, err := run(true)
-	if err != nil {
-		return nil, err
-	}
-	if r.LogLost == nil && len(r.Members) == 0 {
-		return nil, fmt.Errorf(`nothing is lost of node %s, which is alone: "pogod serve%s%s" starts it`, dir.NodeID(), asFlag("config", o.File), asFlag("data", o.Data))
-	}
-	doc := &recovery{Node: dir.NodeID(), DataDir: dir.Path, LeftBehind: append([]string{}, r.Members...)}
-	if !dry {
-		undo := func() error { return nil }
+		if dry {
+			return errDry
+		}
 		if identity.Exists(dir) {
-			var id *identity.Identity
-			if id, undo, err = identity.Refound(dir); err != nil {
-				return nil, err
+			id, back, err := identity.Refound(dir)
+			if err != nil {
+				return err
 			}
-			doc.Cluster = id.Cluster
+			doc.Cluster, undo = id.Cluster, back
 		}
-		if r, err = run(false); err != nil {
-			return nil, errors.Join(err, undo())
-		}
+		return nil
 	}
+	var r raftfsm.Recovery
+	err = p.measured("copy", func(m *meter) error {
+		r, err = raftfsm.Recover(dir, clock.System(), proceed, m.set)
+		return err
+	})
+	switch {
+	case errors.Is(err, errDry):
+	case errors.Is(err, raftfsm.ErrNotRecoverable):
+		return nil, fmt.Errorf(`%w; nothing was changed: "pogod restore" begins with a backup, in another data directory`, err)
+	case err != nil:
+		return nil, errors.Join(err, undo())
+	}
+	doc.LeftBehind = append(doc.LeftBehind, r.Members...)
 	doc.Index, doc.FromLog = r.Index, r.FromLog
 	if r.LogLost != nil {
 		doc.LogLost = clean(r.LogLost.Error())
