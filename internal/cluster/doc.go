@@ -45,6 +45,7 @@
 //	class     0 no error, 1 surely not done, 2 session refused, 3 other, 4 that node cannot join, 5 time was not set back,
 //	          6 the leader has no room for pushes, 7 declined
 //
-// What is not of this form closes the link, with a line in the log. So does silence of two
+// A request of an op that the node does not know is a newer node's, and is declined. Whatever
+// else is not of this form closes the link, with a line in the log. So does silence of two
 // seconds, in either direction.
 package cluster

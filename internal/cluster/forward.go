@@ -299,7 +299,14 @@ func (c *Cluster) handle(l *link, f frame) error {
 		r := body.removal()
 		work = func() (answer, error) { return answer{}, c.removeHere(r, r.Node == l.node) }
 	default:
-		body.fail("op %d", f.op)
+		if f.id == 0 {
+			body.fail("op %d", f.op)
+			break
+		}
+		body.b = nil // a newer node's request
+		work = func() (answer, error) {
+			return answer{}, declined("node %s runs an older pogod, which does not know this (request %d): bring it to the version of the others first", c.cfg.Identity.Node, f.op)
+		}
 	}
 	if err := body.done(); err != nil || work == nil {
 		return err

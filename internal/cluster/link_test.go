@@ -162,6 +162,20 @@ func TestMalformedFrameEndsTheLink(t *testing.T) {
 	}
 }
 
+func TestARequestOfANewerNodeIsDeclined(t *testing.T) {
+	t.Parallel()
+	a := found(t)
+	s := visit(t, a, member(t, a), identity.ProtoLink)
+	s.say(t, append(newFrame(99, 3), "new"...), 1)
+	if got, err := s.hears(1); err != nil || got.class != classDeclined || !strings.Contains(got.text, a.id+" runs an older pogod") {
+		t.Fatal(got, err)
+	}
+	s.say(t, newFrame(opReadIndex, 0), 2)
+	if got, err := s.hears(2); err != nil || got.class != classNone {
+		t.Error("the link did not go on:", got, err)
+	}
+}
+
 func TestAnotherVersionIsRefusedOnBothSides(t *testing.T) {
 	t.Parallel()
 	a := found(t)
