@@ -51,6 +51,7 @@ func (n *node) serveCluster() {
 		Raft: n.group.Raft, Leader: n.leader, Applied: n.group.FSM.Applied,
 		Level: n.group.FSM.Level, Raise: n.leader.Raise,
 		LeaderChanged: n.proposer.Nudge, SendState: n.group.SendState, Reaches: n.group.Reaches, Measured: n.clocks.Measured,
+		Tight: n.space.Tight,
 	})
 }
 

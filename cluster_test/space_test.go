@@ -153,6 +153,30 @@ func TestPushesAreRefusedBelowTheFloorOfFreeSpace(t *testing.T) {
 	r.consistent(t, err)
 }
 
+// TestALeaderWithLittleRoomHandsOver fills the leader's disk nearly down to its floor under
+// load: another node leads before a push is refused.
+func TestALeaderWithLittleRoomHandsOver(t *testing.T) {
+	t.Parallel()
+	notTwice(t)
+	c, disks := onSmallDisks(t, smallFloor)
+	l := c.startLoad(loadSpec{Seed: newSeed(t), Producers: producers, Consumers: consumers, Late: lates, Outstanding: outstanding, Rate: pushRate})
+	former := c.leader()
+	until(t, func() bool { return c.nodes[former].enqueued() > pushRate }, func() string { return "the load does not run" })
+	disks[former].fill(smallFloor + smallFloor/8)
+	until(t, func() bool { now := c.leads(); return now >= 0 && now != former }, func() string { return "the leader does not hand over" })
+	before := c.nodes[former].enqueued()
+	until(t, func() bool { return c.nodes[former].enqueued() > before+pushRate }, func() string { return "pushes stop" })
+	if now := c.leader(); now == former {
+		t.Error("the node with little room leads again")
+	}
+	disks[former].empty()
+	r, err := c.judge(l, nil)
+	r.consistent(t, err)
+	if r.withdrawn+r.answered5 > 0 {
+		t.Errorf("%d pushes were refused, and %d of unknown outcome", r.withdrawn, r.answered5)
+	}
+}
+
 // What notes say of a disk with little room.
 const (
 	noteRefuses = "pushes are refused, with 5, until there is more"

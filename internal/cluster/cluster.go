@@ -85,6 +85,9 @@ type Services struct {
 	// Measured is called with what another node's wall clock said, at some moment between
 	// two of this node's Mono. nil: nobody wants to know.
 	Measured func(node string, wall time.Time, sent, received time.Duration)
+	// Tight reports whether this node's disk has little room, so that another one had better
+	// lead. nil: it never has.
+	Tight func() bool
 }
 
 // Cluster is this node's port to the others. It implements raftfsm.Submitter.
@@ -113,6 +116,7 @@ type Cluster struct {
 	leader      string             // who leads, by the last word of raft; "": nobody
 	credits     *leader.Credits    // wait for the next batch
 	lastRefused time.Time          // when a line told of a refused connection
+	yieldAt     time.Duration      // by Mono; before it this node does not hand over for want of room again
 	unrenewed   error              // why the node's certificate could not be taken from its files or renewed
 }
 

@@ -24,7 +24,7 @@
 //	op              body
 //	hello         1 version (1 byte), applied, list of peers    each side's first frame; applied: the entry applied last
 //	ping          2 applied, sent                               each side, at first and every 500 ms
-//	pong          3 applied, sent, wall                         sent is the ping's; wall: the clock, unix microseconds
+//	pong          3 applied, sent, wall, tight (0 or 1)         sent is the ping's; wall: the clock, unix microseconds; tight: its disk has little room
 //	book          4 list of peers                               whenever it has changed
 //	offer         5 credits
 //	answer        6 class, text, value, index, status, last, list of results

@@ -238,12 +238,12 @@ func (c *Cluster) handle(l *link, f frame) error {
 	case opPing:
 		if p := body.ping(); body.done() == nil {
 			c.heard(l.node, p.applied)
-			l.post(appendPong(newFrame(opPong, 32), ping{c.services.Applied(), p.sent}, c.cfg.Clock.Now()), 0)
+			l.post(appendPong(newFrame(opPong, 32), pong{ping{c.services.Applied(), p.sent}, c.cfg.Clock.Now(), c.tight()}), 0)
 		}
 	case opPong:
-		if p, wall := body.pong(); body.done() == nil {
+		if p := body.pong(); body.done() == nil {
 			c.heard(l.node, p.applied)
-			c.pong(l, time.Duration(p.sent), wall)
+			c.pong(l, p)
 		}
 	case opBook:
 		if peers := body.peers(); body.done() == nil {

@@ -57,6 +57,7 @@ type peer struct {
 	heard   time.Time
 	applied uint64
 	trip    time.Duration // there and back
+	tight   bool          // its disk has little room
 	near    bool          // at the last look it was up and had applied nearly all
 }
 
@@ -233,15 +234,15 @@ func (c *Cluster) pings(l *link) {
 }
 
 // pong takes the answer to a ping.
-func (c *Cluster) pong(l *link, sent time.Duration, wall time.Time) {
-	received := c.cfg.Clock.Mono()
+func (c *Cluster) pong(l *link, said pong) {
+	sent, received := time.Duration(said.sent), c.cfg.Clock.Mono()
 	if c.services.Measured != nil {
-		c.services.Measured(l.node, wall, sent, received)
+		c.services.Measured(l.node, said.wall, sent, received)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.peers[l.node]; p != nil && p.link == l {
-		p.trip = received - sent
+		p.trip, p.tight = received-sent, said.tight
 	}
 }
 
@@ -382,6 +383,7 @@ func (c *Cluster) look() {
 	}
 	if leads {
 		c.raise(f.Configuration().Servers)
+		c.yield(f.Configuration().Servers)
 	}
 	var ready []string
 	own, now := c.services.Applied(), c.cfg.Clock.Now()

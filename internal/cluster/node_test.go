@@ -35,6 +35,7 @@ type node struct {
 	first   atomic.Uint64 // entry of its log
 	send    func(node string, w io.Writer) error
 	clocks  chan measured
+	little  atomic.Bool // room on its disk
 }
 
 // measured is what Services.Measured was called with.
@@ -96,6 +97,7 @@ func (n *node) open() *node {
 			}
 		},
 		Reaches: func(applied uint64) bool { return applied+1 >= n.first.Load() },
+		Tight:   n.little.Load,
 	})
 	return n
 }

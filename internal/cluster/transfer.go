@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -68,14 +69,47 @@ func (c *Cluster) transferHere(node string) error {
 	if err != nil {
 		return err
 	}
+	return c.handTo(to)
+}
+
+func (c *Cluster) handTo(to string) error {
 	if err := c.services.Raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to)).Error(); err != nil {
 		return fmt.Errorf("leadership did not go to node %s: %w", to, err)
 	}
 	return nil
 }
 
-// heir returns who shall lead: the node with that id if it can, or the voter that is up and
-// has applied most if it is "".
+// tight reports whether this node's disk has little room.
+func (c *Cluster) tight() bool { return c.services.Tight != nil && c.services.Tight() }
+
+// yieldPause is how long after a try to hand over for want of room the next one comes.
+const yieldPause = 10 * time.Second
+
+// yield has a node with room on its disk lead, before this one, which has little, must refuse
+// pushes. Where all have little it leads on.
+func (c *Cluster) yield(servers []raft.Server) {
+	if !c.tight() {
+		return
+	}
+	to, err := c.heir("", servers)
+	now := c.cfg.Clock.Mono()
+	c.mu.Lock()
+	useless := err != nil || c.peers[to].tight || now < c.yieldAt
+	if !useless {
+		c.yieldAt = now + yieldPause
+	}
+	c.mu.Unlock()
+	if useless {
+		return
+	}
+	c.cfg.Log.Warn("this node has little room on its disk: another one is to lead", "node", to)
+	if err := c.handTo(to); err != nil {
+		c.cfg.Log.Warn("leadership was not handed over", "error", err)
+	}
+}
+
+// heir returns who shall lead: the node with that id if it can, or, if it is "", the voter
+// that is up and has applied most, of those with room on their disks if there are any.
 func (c *Cluster) heir(node string, servers []raft.Server) (string, error) {
 	own, now := c.services.Applied(), c.cfg.Clock.Now()
 	c.mu.Lock()
@@ -90,7 +124,7 @@ func (c *Cluster) heir(node string, servers []raft.Server) (string, error) {
 		if p == nil || s.Suffrage != raft.Voter || node != "" && node != id || !p.upToDate(own, now) {
 			continue
 		}
-		if best == "" || p.applied > c.peers[best].applied {
+		if b := c.peers[best]; best == "" || b.tight && !p.tight || b.tight == p.tight && p.applied > b.applied {
 			best = id
 		}
 	}

@@ -61,3 +61,37 @@ func TestTransferToANodeThatCanLead(t *testing.T) {
 		t.Error("something was begun:", <-a.raft.added)
 	}
 }
+
+// A leader whose disk has little room has one lead that has more, though another one has
+// applied more, and leads on while there is none.
+func TestALeaderWithLittleRoomHandsOver(t *testing.T) {
+	t.Parallel()
+	a, b, c := three(t)
+	linked(t, a, b, c)
+	for range 4 { // two members, and two votes
+		get(t, a.raft.added, "a change of the members")
+	}
+	knows := func(tight bool, of ...*node) {
+		t.Helper()
+		for _, n := range of {
+			n.little.Store(tight)
+			eventually(t, "it is known how much room there is", func() bool {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				return a.peers[n.id].tight == tight
+			})
+		}
+	}
+	knows(true, b, c)
+	c.applies(20, a)
+	a.little.Store(true)
+	a.look()
+	if len(a.raft.added) > 0 {
+		t.Fatal("no node has room:", <-a.raft.added)
+	}
+	knows(false, b)
+	if got := get(t, a.raft.added, "the hand-over"); got != "leader "+b.id {
+		t.Error(got)
+	}
+	a.journal.await(t, 1, "level=WARN", "another one is to lead", b.id)
+}

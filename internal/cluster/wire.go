@@ -19,7 +19,7 @@ import (
 
 // version of the link's protocol, the first byte of a hello. Whatever changes an encoding
 // is a new one: readers are strict.
-const version = 3
+const version = 4
 
 const (
 	maxFrame = 64 << 20  // the length that a frame announces; the largest batch has 17 MiB
@@ -232,15 +232,23 @@ func appendPing(b []byte, p ping) []byte { return appendUint(appendUint(b, p.app
 
 func (f *fields) ping() ping { return ping{f.uint(math.MaxUint64), f.uint(math.MaxInt64)} }
 
-// appendPong answers a ping, with what the wall clock of this side says; one from before
-// 1970 says 1970.
-func appendPong(b []byte, p ping, wall time.Time) []byte {
-	return appendUint(appendPing(b, p), uint64(max(0, wall.UnixMicro())))
+// pong answers a ping.
+type pong struct {
+	ping            // applied is that of the side that answers, sent is given back
+	wall  time.Time // its wall clock; one from before 1970 says 1970
+	tight bool      // its disk has little room
 }
 
-func (f *fields) pong() (p ping, wall time.Time) {
-	p = f.ping()
-	return p, time.UnixMicro(int64(f.uint(math.MaxInt64)))
+func appendPong(b []byte, p pong) []byte {
+	tight := uint64(0)
+	if p.tight {
+		tight = 1
+	}
+	return appendUint(appendUint(appendPing(b, p.ping), uint64(max(0, p.wall.UnixMicro()))), tight)
+}
+
+func (f *fields) pong() pong {
+	return pong{f.ping(), time.UnixMicro(int64(f.uint(math.MaxInt64))), f.uint(1) == 1}
 }
 
 // define is definitions of the queues, encoded, that are to be put in force.

@@ -74,6 +74,13 @@ func (s *Space) Standing() Standing {
 	return Standing{s.free, s.floor, s.low}
 }
 
+// Tight reports whether there is less than a quarter above the floor: who leads had better
+// be another node.
+func (s *Space) Tight() bool {
+	t := s.Standing()
+	return t.Low || t.Free < t.Floor+t.Floor/4
+}
+
 // ErrLow is returned when there is less free space than the floor.
 var ErrLow = errors.New("too little free space")
 
