@@ -76,6 +76,13 @@ func TestAdminWithTLSAndTokens(t *testing.T) {
 			t.Errorf("%q: %d %s", c.args, code, out)
 		}
 	}
+	for env, want := range map[string]string{"POGOD_TOKEN_FILE=" + tokens["read"]: " is ready: node ", "POGOD_TOKEN=": "answers 401: a token is needed"} {
+		cmd := n.command("doctor")
+		cmd.Env = append(cmd.Env, env)
+		if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), want) { // the findings say
+			t.Errorf("doctor with %s says %s", env, out)
+		}
+	}
 	pool = certtest.Issue(t, 2, cert, key)
 	client.Transport = &http.Transport{TLSClientConfig: trusting(pool), DisableKeepAlives: true}
 	eventually(t, "the new certificate is served", ready)

@@ -66,10 +66,7 @@ func (e *endpoint) url(cmd *cobra.Command) (*target, error) {
 		if _, port, _ := net.SplitHostPort(c.Admin.Listen); port == "0" {
 			return nil, fmt.Errorf("[admin] listen = %q in %s takes any free port: name the address that \"pogod serve\" printed with --admin", c.Admin.Listen, e.file)
 		}
-		address = c.Admin.Listen
-		if c.Admin.TLS != (config.TLS{}) {
-			return e.local(cmd, c.Admin)
-		}
+		return e.local(cmd, c.Admin)
 	case env != "":
 		address, from = env, "the environment's "+adminEnv
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -28,7 +27,8 @@ clock of the machine, and at the node that runs on the data directory, if one do
 Each line is ok, a warning, or a problem, with what to do about it. It changes
 nothing. It ends with 0 when nothing is a problem, and otherwise with 1.
 
-Run it as the user that the node runs as.`,
+Run it as the user that the node runs as. Where the admin endpoint wants a token, it
+is that of POGOD_TOKEN or POGOD_TOKEN_FILE.`,
 		Example: `  pogod doctor
   sudo -u pogod pogod doctor --config /etc/pogod/pogod.toml
   pogod doctor --json | jq '.findings[] | select(.level != "ok")'`,
@@ -37,8 +37,12 @@ Run it as the user that the node runs as.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			opts := doctor.Options{Config: orDefault(o), Version: p.Version, HasPHP: p.HasPHP, Get: func(ctx context.Context, address, path string) ([]byte, error) {
-				return ask(ctx, &target{URL: &url.URL{Scheme: "http", Host: address}, token: os.Getenv(tokenEnv)}, http.MethodGet, path, "")
+			opts := doctor.Options{Config: orDefault(o), Version: p.Version, HasPHP: p.HasPHP, Get: func(ctx context.Context, of config.Admin, path string) ([]byte, error) {
+				node, err := (&endpoint{}).local(cmd, of)
+				if err != nil {
+					return nil, err
+				}
+				return ask(ctx, node, http.MethodGet, path, "")
 			}}
 			if p.HasPHP && p.PHP != nil {
 				opts.PHP = p.runPHP

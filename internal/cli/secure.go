@@ -82,7 +82,7 @@ func (e *endpoint) authority(cmd *cobra.Command) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}, nil
 }
 
-// local is the endpoint of a configuration with TLS, whose node is on this machine. What
+// local is the endpoint of a configuration whose node is on this machine. With TLS what
 // proves the node is that it has the very certificate that the configuration names, for
 // whatever host that was issued.
 func (e *endpoint) local(cmd *cobra.Command, a config.Admin) (*target, error) {
@@ -96,13 +96,17 @@ func (e *endpoint) local(cmd *cobra.Command, a config.Admin) (*target, error) {
 			host = "::1"
 		}
 	}
-	u, err := adminURL("https://" + net.JoinHostPort(host, port))
+	scheme := "http://"
+	if a.TLS != (config.TLS{}) {
+		scheme = "https://"
+	}
+	u, err := adminURL(scheme + net.JoinHostPort(host, port))
 	if err != nil {
 		return nil, err
 	}
 	t := &target{URL: u}
-	if t.token, err = e.bearer(cmd); err != nil {
-		return nil, err
+	if t.token, err = e.bearer(cmd); err != nil || a.TLS == (config.TLS{}) {
+		return t, err
 	}
 	if t.tls, err = e.authority(cmd); err != nil || t.tls != nil {
 		return t, err

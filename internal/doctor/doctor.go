@@ -42,8 +42,8 @@ type Options struct {
 	// PHP runs the php command line of this build, connected as "pogod php" is, and returns
 	// what it printed, errors after output. nil without PHP.
 	PHP func(ctx context.Context, args ...string) (out string, err error)
-	// Get asks the admin endpoint at an address, host:port, for a path.
-	Get func(ctx context.Context, address, path string) ([]byte, error)
+	// Get asks the admin endpoint of a node with that configuration for a path.
+	Get func(ctx context.Context, of config.Admin, path string) ([]byte, error)
 }
 
 // patient is one examination.

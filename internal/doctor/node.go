@@ -28,7 +28,7 @@ func (p *patient) running(ctx context.Context) {
 		p.warn(check, "give [admin] listen a port: then commands find the node by --config", "process %d runs, and took a free port for its admin endpoint, so it is not asked", p.node)
 		return
 	}
-	body, err := p.Get(ctx, address, "/status")
+	body, err := p.Get(ctx, p.cfg.Admin, "/status")
 	var st admin.Status
 	if err == nil {
 		err = json.Unmarshal(body, &st)
@@ -43,7 +43,7 @@ func (p *patient) running(ctx context.Context) {
 		return
 	}
 	p.status = &st
-	if _, err := p.Get(ctx, address, "/readyz"); err != nil {
+	if _, err := p.Get(ctx, p.cfg.Admin, "/readyz"); err != nil {
 		p.problem(check, "if that stays, look at its log", "process %d is not ready: %v", p.node, err)
 	} else {
 		p.ok(check, "process %d is ready: node %s, %s, version %s", p.node, st.Node.ID, st.Node.Role, st.Node.Version)
