@@ -92,7 +92,11 @@ func (s *State) push(env *Env, c *command.Command) (command.Result, error) {
 		return failure(command.UnknownQueue)
 	}
 	q.dirty = true
-	if q.full(len(c.Payload)) {
+	switch {
+	case q.def.MaxPayloadBytes > 0 && uint64(len(c.Payload)) > q.def.MaxPayloadBytes: // the node knew another limit
+		q.counters.DroppedPayloadTooLarge++
+		return failure(command.TooLarge)
+	case q.full(len(c.Payload)):
 		q.counters.DroppedFull++
 		return failure(command.Full)
 	}

@@ -106,8 +106,8 @@ func (c *Client) Push(ctx context.Context, queue string, payload []byte, delay t
 	if !declared && !ValidName(queue) {
 		return none, ErrUnknownQueue
 	}
-	// A queue that is not declared here may be on the other nodes: this one may lag, when
-	// it has just joined say. The state machine decides.
+	// A queue that is not declared here may be on the other nodes, and its limit may be another
+	// one: this node may lag, when it has just joined say. The state machine decides.
 	r, err := c.proposer.Propose(ctx, &command.Command{Op: command.Push, Queue: queue, Payload: payload, Delay: uint64(delay.Milliseconds())})
 	if err != nil {
 		c.refuse(queue, func(n *command.Command) { n.Backend++ })
@@ -118,6 +118,8 @@ func (c *Client) Push(ctx context.Context, queue string, payload []byte, delay t
 		return r.Job, nil
 	case command.Full:
 		return none, ErrFull
+	case command.TooLarge:
+		return none, ErrPayloadTooLarge
 	}
 	return none, ErrUnknownQueue
 }

@@ -227,6 +227,10 @@ func (m *model) push(c *command.Command, o observed) command.Result {
 	if !q.declared {
 		q.declared, q.auto, q.limits = true, true, m.defs.defaults
 	}
+	if q.limits.payload > 0 && uint64(len(c.Payload)) > q.limits.payload {
+		q.counters[droppedTooLarge]++
+		return command.Result{Code: command.TooLarge}
+	}
 	if m.isFull(q, string(c.Payload)) {
 		q.counters[droppedFull]++
 		return command.Result{Code: command.Full}

@@ -232,7 +232,7 @@ func drawLimits(t *rapid.T) modelLimits {
 	return modelLimits{
 		messages: rapid.SampledFrom([]uint64{0, 0, 1, 5}).Draw(t, "messages"),
 		bytes:    rapid.SampledFrom([]uint64{0, 0, 30, 100}).Draw(t, "bytes"),
-		payload:  rapid.SampledFrom([]uint64{0, 1 << 20}).Draw(t, "payload"),
+		payload:  rapid.SampledFrom([]uint64{0, 0, 2}).Draw(t, "payload"),
 		attempts: rapid.SampledFrom([]uint64{0, 1, 2, 3}).Draw(t, "attempts"),
 		crashes:  rapid.SampledFrom([]uint64{0, 1, 2}).Draw(t, "crashes"),
 		timeout:  rapid.SampledFrom([]int64{100, 1000, 90_000}).Draw(t, "timeout"),

@@ -119,7 +119,7 @@ func TestStats(t *testing.T) {
 	n.define(&queue.Definitions{Queues: map[string]queue.Definition{"q": {MaxPayloadBytes: 9}, "a": {}, "z": {}}})
 	n.deliver(session)
 	n.now += 1000
-	n.push("q", "next in line")
+	n.push("q", "next one")
 	one, err := c.Stats(t.Context(), "q")
 	if err != nil || len(one) != 1 || !one[0].Declared || one[0].MaxPayloadBytes != 9 || one[0].OldestPending.UnixMilli() != n.now {
 		t.Errorf("%+v %v", one, err)

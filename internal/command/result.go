@@ -15,7 +15,7 @@ const (
 	Full         Code = 0 // max_messages or max_bytes would be exceeded
 	Accepted     Code = 1 // committed and fsynced
 	Unavailable  Code = 2 // no node is reachable; never from the state machine
-	TooLarge     Code = 3 // over max_payload_bytes; never from the state machine
+	TooLarge     Code = 3 // over max_payload_bytes
 	ShuttingDown Code = 4 // never from the state machine
 	Failure      Code = 5 // lost lease, unknown id
 	UnknownQueue Code = 6
