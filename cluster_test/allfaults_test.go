@@ -60,11 +60,12 @@ func (s *siege) strikeMore(ctx context.Context, o *ongoing) error {
 func (s *siege) overMore(ctx context.Context, o *ongoing) bool {
 	n := s.c.nodes[o.node]
 	switch {
-	case o.kind == faultClock:
-		n.skew(0)
-		return true
+	case o.kind == faultClock && o.starting:
+		return len(s.ongoing) == 1 && s.c.right(ctx) // all nodes answer then
 	case !o.starting:
 		switch {
+		case o.kind == faultClock:
+			n.skew(0)
 		case o.kind == faultWipe && s.c.leads() < 0:
 			return false // who would take it in?
 		case o.kind == faultWipe:

@@ -1,8 +1,10 @@
 package cluster_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,12 +43,31 @@ type clockDoc struct {
 }
 
 // clock asks the node.
-func (n *node) clock() (doc clockDoc, err error) {
-	body, err := n.get(n.t.Context(), "/api/v1/cluster/clock")
+func (n *node) clock(ctx context.Context) (doc clockDoc, err error) {
+	body, err := n.get(ctx, "/api/v1/cluster/clock")
 	if err == nil {
 		err = json.Unmarshal(body, &doc)
 	}
 	return doc, err
+}
+
+// right reports whether no node takes a clock for wrong. One that it has not measured lately
+// counts for nothing.
+func (c *cluster) right(ctx context.Context) bool {
+	for _, n := range c.nodes {
+		ask, cancel := context.WithTimeout(ctx, healedFor)
+		doc, err := n.clock(ask)
+		cancel()
+		for _, o := range doc.Nodes {
+			if o.OffsetMS != nil && math.Abs(*o.OffsetMS) >= 1000 {
+				return false
+			}
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // sees waits until each node sees that the clock of one is wrong by d, and no other is, and
@@ -61,7 +82,7 @@ func (c *cluster) sees(what string, wrong int, d time.Duration) {
 		var last string
 		until(c.t, func() bool {
 			begin := time.Now()
-			k, err := n.clock()
+			k, err := n.clock(c.t.Context())
 			last = fmt.Sprintf("%+v %v", k, err)
 			ok := err == nil && len(k.Nodes) == len(c.nodes) && k.AheadMS < 1000 && k.Time.After(begin.Add(-time.Second)) && k.Time.Before(time.Now().Add(time.Second))
 			for _, o := range k.Nodes {

@@ -68,7 +68,7 @@ type ongoing struct {
 	node     int // that is killed or paused
 	ways     []way
 	until    time.Time
-	starting bool      // it was killed, or its disk failed; it runs again, and is not ready yet
+	starting bool      // it was killed, or its disk failed, or its clock was wrong; it runs again, and not all is as before yet
 	since    time.Time // of a disk: when the process started that it struck
 }
 
@@ -112,7 +112,9 @@ func (s *siege) run(ctx context.Context, plan []strike) error {
 
 // room reports whether a fault may begin beside those that last.
 func (s *siege) room(kind string) bool {
-	return len(s.ongoing) == 0 || len(s.ongoing) < 2 && !lonely(kind) && !slices.ContainsFunc(s.ongoing, func(o *ongoing) bool { return lonely(o.kind) })
+	return len(s.ongoing) == 0 || len(s.ongoing) < 2 && !lonely(kind) && !slices.ContainsFunc(s.ongoing, func(o *ongoing) bool {
+		return lonely(o.kind) || o.kind == faultClock && o.starting // all are to see that it is right again
+	})
 }
 
 // begin lets a fault strike. The load notes it first, so that what it excuses is known.
@@ -130,8 +132,8 @@ func (s *siege) begin(ctx context.Context, p strike) error {
 		}
 	}
 	for _, o := range s.ongoing {
-		if o.ways != nil && slices.Contains([]string{faultAlone, faultBridge, faultOneWay}, p.kind) {
-			p.kind = faultPause // one partition at a time
+		if o.ways != nil && slices.Contains([]string{faultAlone, faultBridge, faultOneWay}, p.kind) || o.kind == faultClock && p.kind == faultClock {
+			p.kind = faultPause // one partition at a time, and one wrong clock: with two time is what they say
 		}
 		free = slices.DeleteFunc(free, func(i int) bool { return o.ways == nil && i == o.node })
 	}
