@@ -55,7 +55,9 @@ func (p *place) find(path string) string {
 	p.t.Helper()
 	all := Examine(p.t.Context(), Options{
 		Config: config.Options{File: path, Env: func(string) (string, bool) { return "", false }}, Version: "1", HasPHP: p.php,
-		Get: func(context.Context, config.Admin, string) ([]byte, error) { return nil, errors.New("no node is asked here") },
+		Get: func(context.Context, config.Admin, string) ([]byte, error) {
+			return nil, errors.New("no node is asked here")
+		},
 	})
 	var b strings.Builder
 	for _, f := range all {

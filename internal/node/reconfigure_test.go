@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"bytes"
@@ -37,6 +37,7 @@ func configuration(t *testing.T, dir, text string) *config.Config {
 // derived is all that a node makes of a configuration and can make anew while it runs.
 func derived(t *testing.T, c *config.Config) string {
 	t.Helper()
+	n := &node{build: Build{PHP: true}}
 	all, err := json.Marshal(struct {
 		Hosts       []workers.Host
 		Pools       []workers.Pool
@@ -46,7 +47,7 @@ func derived(t *testing.T, c *config.Config) string {
 		Watch       bool
 		Node        config.Node
 		Tokens      []config.AdminToken
-	}{hosts(c, nil), pools(c), taskPools(c), definitions(c), c.PHP.KillGrace, c.PHP.Watch, c.Node, c.Admin.Tokens})
+	}{hosts(c, nil), n.poolsOf(c), n.taskPoolsOf(c), definitions(c), c.PHP.KillGrace, c.PHP.Watch, c.Node, c.Admin.Tokens})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,9 +166,6 @@ func short(t *testing.T) string {
 
 // The push time-out of the new configuration is that of a push which finds no leader.
 func TestReconfiguredPushTimeout(t *testing.T) {
-	if hasPHP {
-		t.Skip("the build without PHP runs it")
-	}
 	t.Parallel()
 	n, rewrite := startNode(t, short(t), "push_timeout = \"10m\"\n")
 	rewrite("push_timeout = \"100ms\"\n")

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func (n *node) reconfigure(ctx context.Context) (done admin.Reconfigured, err er
 	}
 	before := n.now.Load()
 	next, restart := read.Over(before)
-	if err := webCertificate(next); hasPHP && err != nil {
+	if err := webCertificate(next); n.build.PHP && err != nil {
 		return done, fmt.Errorf("%w: %w", admin.ErrConfig, err)
 	}
 	known, err := bearers(next)
@@ -49,17 +49,17 @@ func (n *node) reconfigure(ctx context.Context) (done admin.Reconfigured, err er
 	if err := n.redefine(ctx, next); err != nil {
 		return done, fmt.Errorf("%w: the queues could not be defined: %w", admin.ErrConfig, err)
 	}
-	n.setPools(both(pools(before), pools(next), poolName), both(taskPools(before), taskPools(next), taskPoolName), before)
-	if hasPHP {
+	n.setPools(both(n.poolsOf(before), n.poolsOf(next), poolName), both(n.taskPoolsOf(before), n.taskPoolsOf(next), taskPoolName), before)
+	if n.build.PHP {
 		if err := n.hosts.Configure(ctx, hosts(next, n.webFile)); err != nil {
-			n.setPools(pools(before), taskPools(before), before)
+			n.setPools(n.poolsOf(before), n.taskPoolsOf(before), before)
 			if undo := n.redefine(ctx, before); undo != nil {
 				err = errors.Join(err, fmt.Errorf("the queues stay as the new configuration says: %w", undo))
 			}
 			return done, fmt.Errorf("%w: %w", admin.ErrConfig, err)
 		}
 	}
-	n.setPools(pools(next), taskPools(next), next)
+	n.setPools(n.poolsOf(next), n.taskPoolsOf(next), next)
 	n.logging.set(next.Node.LogLevel, next.Node.LogFormat)
 	n.proposer.SetTimeout(next.Node.PushTimeout)
 	n.space.SetFloor(next.Node.MinFreeBytes)

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"io"
@@ -8,7 +8,7 @@ import (
 
 // Backup implements admin.Backups.
 func (s source) Backup() (r io.ReadCloser, size int64, err error) {
-	about := raftfsm.BackupHeader{Version: version}
+	about := raftfsm.BackupHeader{Version: s.n.build.Version}
 	if s.n.id != nil {
 		about.Cluster = s.n.id.Cluster
 	}

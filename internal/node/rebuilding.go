@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -64,13 +64,13 @@ func (u unserving) Status(_ context.Context, o admin.StatusOptions) (*admin.Stat
 	}
 	return &admin.Status{
 		Node: admin.Node{
-			ID: id, Role: u.role, Mode: n.cfg.Node.Mode, Version: version,
+			ID: id, Role: u.role, Mode: n.cfg.Node.Mode, Version: n.build.Version,
 			StartedAt: n.started, PID: unix.Getpid(), DataDir: dir,
 		},
 		Read:    admin.Read{Node: id},
 		Raft:    admin.Raft{State: "Shutdown"}, // raft does not run
 		Storage: u.storage(),
-		Build:   admin.ReadBuild(version, hasPHP),
+		Build:   admin.ReadBuild(n.build.Version, n.build.PHP),
 	}, nil
 }
 

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"net"
@@ -14,9 +14,6 @@ import (
 
 // A state machine that does not come back keeps the watchdog from hearing of the node.
 func TestHangingStateMachineIsNotAlive(t *testing.T) { // not parallel: it changes the environment
-	if hasPHP {
-		t.Skip("the build without PHP runs it")
-	}
 	dir := short(t)
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "n"), Net: "unixgram"})
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -35,6 +35,7 @@ import (
 
 // node is a running pogod: its rooms, from the bottom up.
 type node struct {
+	build   Build
 	cfg     *config.Config // of the start; what may change meanwhile is read from now
 	now     atomic.Pointer[config.Config]
 	log     *slog.Logger
@@ -99,12 +100,18 @@ const gatherFor = time.Millisecond
 // reportEvery is how often what never reached the log is counted through it.
 const reportEvery = time.Second
 
-// serve runs a node until ctx ends, or until it can no longer go on. reread reads its
+// Build is what the binary is.
+type Build struct {
+	Version string // of pogod, as "0.1.0"
+	PHP     bool   // it runs PHP hosts, by its command php-host
+}
+
+// Serve runs a node until ctx ends, or until it can no longer go on. reread reads its
 // configuration again.
-func serve(ctx context.Context, cfg *config.Config, reread func() (*config.Config, error)) error {
+func Serve(ctx context.Context, build Build, cfg *config.Config, reread func() (*config.Config, error)) error {
 	log, logging := newLogger(os.Stderr, cfg.Node.LogLevel, cfg.Node.LogFormat)
 	n := &node{
-		cfg: cfg, log: log, logging: logging, started: time.Now(), reread: reread, manager: systemd.New(), departure: newDeparture(),
+		build: build, cfg: cfg, log: log, logging: logging, started: time.Now(), reread: reread, manager: systemd.New(), departure: newDeparture(),
 		hangups: make(chan os.Signal, 1), rewatch: make(chan struct{}, 1),
 	}
 	n.now.Store(cfg)
@@ -195,7 +202,7 @@ func (n *node) start(ctx context.Context) (err error) {
 // later, when there is something behind them.
 func (n *node) addressesFree() error {
 	keys := []struct{ addr, key string }{{n.cfg.Admin.Listen, "[admin] listen"}}
-	if hasPHP {
+	if n.build.PHP {
 		keys = append(keys, struct{ addr, key string }{n.cfg.Web.Listen, "[web] listen"})
 	}
 	if len(n.cfg.Websocket.Apps) > 0 {
@@ -275,7 +282,7 @@ func (n *node) lead(ctx context.Context) error {
 // startPHP starts the link, the pools, and the PHP hosts where PHP is built in.
 func (n *node) startPHP(life context.Context) (err error) {
 	var all []workers.Host
-	if hasPHP {
+	if n.build.PHP {
 		if err := n.openWeb(); err != nil {
 			return err
 		}
@@ -302,10 +309,10 @@ func (n *node) startPHP(life context.Context) (err error) {
 		},
 	})
 	n.pools = workers.NewPools(workers.Config{
-		Pools: pools(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue, Offers: n.way, Processes: n.hosts,
+		Pools: n.poolsOf(n.cfg), Reservations: n.group.FSM, Session: n.proposer, Attempts: n.queue, Offers: n.way, Processes: n.hosts,
 		Quarantine: n.hosts, KillGrace: n.cfg.PHP.KillGrace, Clock: clock.System(), Log: n.log,
 	})
-	n.tasks = workers.NewDispatch(workers.DispatchConfig{Pools: taskPools(n.cfg), Processes: n.hosts, Clock: clock.System(), Log: n.log})
+	n.tasks = workers.NewDispatch(workers.DispatchConfig{Pools: n.taskPoolsOf(n.cfg), Processes: n.hosts, Clock: clock.System(), Log: n.log})
 	handler := api.New(life, n.queue, n.pools, n.hosts, func() bool { return n.ready() == nil })
 	handler.ServeTasks(n.tasks)
 	if n.hub != nil {
@@ -337,11 +344,12 @@ func bind(addr, key string) (*net.TCPListener, error) {
 	}
 }
 
-func pools(cfg *config.Config) []workers.Pool {
+// poolsOf returns the pools of workers in a configuration.
+func (n *node) poolsOf(cfg *config.Config) []workers.Pool {
 	all := make([]workers.Pool, 0, len(cfg.Workers))
 	for _, w := range cfg.Workers {
 		pool := workers.Pool{Name: w.Name, Queues: w.Queues, MaxJobs: w.MaxJobs}
-		if hasPHP && w.Threads > 0 {
+		if n.build.PHP && w.Threads > 0 {
 			pool.Script = w.Script
 		}
 		all = append(all, pool)
@@ -420,7 +428,7 @@ const (
 
 // banner says where everything is.
 func (n *node) banner(w io.Writer) {
-	fmt.Fprintf(w, "pogod %s, %s mode\n", version, n.cfg.Node.Mode)
+	fmt.Fprintf(w, "pogod %s, %s mode\n", n.build.Version, n.cfg.Node.Mode)
 	if n.web != nil {
 		scheme := "http"
 		if n.cfg.Web.TLS != (config.TLS{}) {

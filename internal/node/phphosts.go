@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -114,7 +114,7 @@ const reloadWithin = 2 * time.Minute
 
 // Reload implements admin.Reloader.
 func (s source) Reload(ctx context.Context) error {
-	if !hasPHP {
+	if !s.n.build.PHP {
 		return admin.ErrNoPHP
 	}
 	if err := s.n.hosts.Reload(ctx); err != nil {
@@ -155,7 +155,7 @@ func (n *node) reloads(life context.Context) {
 // otherwise it returns nil, on which nothing ever comes.
 func (n *node) watchFiles(life context.Context) (changed <-chan string, stop func()) {
 	cfg := n.now.Load()
-	if !hasPHP || cfg.Node.Mode != config.ModeDevelopment || !cfg.PHP.Watch {
+	if !n.build.PHP || cfg.Node.Mode != config.ModeDevelopment || !cfg.PHP.Watch {
 		return nil, func() {}
 	}
 	w, err := phpwatch.New(cfg.PHP.App, n.log)

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 	"pogod/workers"
 )
 
-// taskPools are the pools of a configuration.
-func taskPools(cfg *config.Config) []workers.TaskPool {
+// taskPoolsOf returns the pools of pogo_dispatch in a configuration.
+func (n *node) taskPoolsOf(cfg *config.Config) []workers.TaskPool {
 	all := make([]workers.TaskPool, 0, len(cfg.Pools))
 	for _, p := range cfg.Pools {
 		pool := workers.TaskPool{Name: p.Name, MaxWait: p.MaxWait, Threads: p.Threads}
-		if hasPHP && p.Threads > 0 {
+		if n.build.PHP && p.Threads > 0 {
 			pool.Script = p.Script
 		}
 		all = append(all, pool)

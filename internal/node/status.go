@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"cmp"
@@ -37,7 +37,7 @@ func (s source) Status(ctx context.Context, o admin.StatusOptions) (*admin.Statu
 			return nil, err
 		}
 	}
-	doc := &admin.Status{Node: n.statusNode(), Read: n.statusRead(o.Consistent), Notes: n.notes(), Raft: n.statusRaft(), Clock: n.clock(), Defined: n.definitionsDoc(), Build: admin.ReadBuild(version, hasPHP)}
+	doc := &admin.Status{Node: n.statusNode(), Read: n.statusRead(o.Consistent), Notes: n.notes(), Raft: n.statusRaft(), Clock: n.clock(), Defined: n.definitionsDoc(), Build: admin.ReadBuild(n.build.Version, n.build.PHP)}
 	soon, cancel := context.WithTimeout(ctx, ownWritesWithin)
 	defer cancel()
 	all, err := n.queue.Stats(soon, "")
@@ -99,7 +99,7 @@ func (n *node) statusRead(consistent bool) admin.Read {
 func (n *node) statusNode() admin.Node {
 	role := strings.ToLower(n.group.Raft.State().String())
 	doc := admin.Node{
-		ID: n.dir.NodeID(), Role: role, Mode: n.now.Load().Node.Mode, Version: version,
+		ID: n.dir.NodeID(), Role: role, Mode: n.now.Load().Node.Mode, Version: n.build.Version,
 		StartedAt: n.started, PID: unix.Getpid(), DataDir: n.dir.Path,
 	}
 	if keys := n.restartFor.Load(); keys != nil {
@@ -126,7 +126,7 @@ func (n *node) statusRaft() admin.Raft {
 }
 
 func (n *node) statusWeb() admin.Web {
-	if !hasPHP {
+	if !n.build.PHP {
 		return admin.Web{}
 	}
 	p, w := n.hosts.Pages(), n.now.Load().Web
@@ -155,7 +155,7 @@ func (n *node) statusWorkers() []admin.Worker {
 		if p.Quarantine {
 			w.Threads, w.Host = 1, p.Name
 		} else if i := slices.IndexFunc(configured, func(c config.Worker) bool { return c.Name == p.Name }); i >= 0 { // one that just came is not there yet
-			if w.Threads = configured[i].Threads; hasPHP && w.Threads > 0 {
+			if w.Threads = configured[i].Threads; n.build.PHP && w.Threads > 0 {
 				w.Host = configured[i].Host
 			}
 		}
