@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,8 +43,8 @@ func TestBackupAndRestore(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b")
 	jobs := envInt(t, "POGOD_BACKUP_JOBS", 2000)
 	old := newCluster(t, build(t, ""), nil)
-	lead := old.nodes[old.leader()]
-	follower := old.nodes[(old.leader()+1)%3]
+	leads := old.leader()
+	lead, follower := old.nodes[leads], old.nodes[(leads+1)%3]
 	worker := lead.caller(link.RoleWorker, workerExt)
 	lead.done("push", queueLater, "to fail")
 	worker.failNext("to fail", "it broke")
@@ -54,18 +56,19 @@ func TestBackupAndRestore(t *testing.T) {
 	if before.Reserved != 1 || before.Delayed != 1 || before.Failed != 1 {
 		t.Fatalf("%+v", before)
 	}
-	pushing := make(chan struct{})
-	go func() { // ended by 200 answers
-		defer close(pushing)
-		k := lead.caller(link.RoleTool, "load")
-		for range 200 {
-			k.push(queueNow, "meanwhile")
-		}
-	}()
+	first := old.pushesFor(leads, time.Second)
+	ctx, stop := context.WithCancel(t.Context())
+	var during []time.Duration
+	var pushing sync.WaitGroup
+	pushing.Go(func() { during = old.pushesUntil(ctx, leads) }) // ended by stop
 	began := time.Now()
 	doc := follower.backup(file)
-	t.Logf("backup of %d bytes in %v", doc.Size, time.Since(began).Round(time.Millisecond))
-	<-pushing
+	took := time.Since(began)
+	stop()
+	pushing.Wait()
+	t.Logf("jobs=%d backup-bytes=%d backup-ms=%d pushes-before=%d p50-before-us=%d p99-before-us=%d pushes-during=%d p50-during-us=%d p99-during-us=%d max-during-us=%d",
+		jobs, doc.Size, took.Milliseconds(), len(first), quantile(first, .5), quantile(first, .99),
+		len(during), quantile(during, .5), quantile(during, .99), quantile(during, 1))
 	if st, err := os.Stat(file); err != nil || st.Mode() != 0o600 || doc.Index == 0 || doc.Cluster == "" || doc.Format != 1 {
 		t.Fatalf("%+v %v", doc, err)
 	}
@@ -85,11 +88,11 @@ func TestBackupAndRestore(t *testing.T) {
 		if err := json.Unmarshal([]byte(n.run("restore", file, "--json")), &again); err != nil || again != doc {
 			t.Errorf("%+v, and it was saved as %+v: %v", again, doc, err)
 		}
-		t.Logf("restored in %v", time.Since(began).Round(time.Millisecond))
+		t.Logf("jobs=%d restore-ms=%d", jobs, time.Since(began).Milliseconds())
 	})
 	for i, n := range c.nodes {
 		now, later := n.figures(queueNow), n.figures(queueLater)
-		if now.Pending < jobs || now.Pending > jobs+200 || later.Pending != 1 || later.Delayed != 1 || later.Failed != 1 || later.Reserved != 0 {
+		if now.Pending < jobs+len(first) || now.Pending > jobs+len(first)+len(during) || later.Pending != 1 || later.Delayed != 1 || later.Failed != 1 || later.Reserved != 0 {
 			t.Errorf("node %d: %+v %+v", i, now, later)
 		}
 		if st, err := n.document(t.Context(), ""); err != nil || i > 0 && st.Storage.Received == 0 {

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -213,8 +214,9 @@ func TestLongestGaps(t *testing.T) {
 		"fault 2000000 1 kill 0\nfault 3000000 2 kill 1\nheal 9000000 2\nheal 9500000 1\npush 9600000 1 2 now ack 0\npushed 10000000 1 2 1 10-2\n")); err != nil {
 		t.Fatal(err)
 	}
-	if gap, quorate := h.longestGaps(); gap != 9*time.Second || quorate != 3*time.Second {
-		t.Errorf("%s, and %s with a quorum", gap, quorate)
+	gap, quorate, beside := h.longestGaps()
+	if gap != 9*time.Second || quorate != 3*time.Second || fmt.Sprint(beside) != "[1 kill 0 from 1s to 8.5s 2 kill 1 from 2s to 8s]" {
+		t.Errorf("%s, and %s with a quorum: %q", gap, quorate, beside)
 	}
 }
 

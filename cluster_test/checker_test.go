@@ -30,6 +30,7 @@ type report struct {
 	elections uint64
 	gap       time.Duration // between two accepted pushes, the longest
 	quorate   time.Duration // the same, less the times without a quorum
+	beside    []string      // the faults of that time
 	hash      string        // of the state that all nodes have
 }
 
@@ -76,7 +77,7 @@ func (h *history) check(failed []failedJob) *report {
 			r.faults[e.fault]++
 		}
 	}
-	r.gap, r.quorate = h.longestGaps()
+	r.gap, r.quorate, r.beside = h.longestGaps()
 	for _, e := range h.cuts {
 		r.atKills += e.pushes
 		if e.round == 0 {
@@ -94,8 +95,8 @@ func (h *history) check(failed []failedJob) *report {
 }
 
 // longestGaps are the longest times between two answers to accepted pushes: in all, and
-// less what of it no two nodes could talk.
-func (h *history) longestGaps() (gap, quorate time.Duration) {
+// less what of it no two nodes could talk, with the faults of that time.
+func (h *history) longestGaps() (gap, quorate time.Duration, beside []string) {
 	var at []int64
 	for _, p := range h.pushes {
 		if p.code == 1 {
@@ -104,15 +105,30 @@ func (h *history) longestGaps() (gap, quorate time.Duration) {
 	}
 	slices.Sort(at)
 	none := during(h.faults, h.at, func(active []event) bool { return !slices.Contains(silentNodes(active, h.nodes), false) })
+	var worst span
 	for i := 1; i < len(at); i++ {
 		d := at[i] - at[i-1]
 		gap = max(gap, micros(d))
 		for _, s := range none {
 			d -= max(0, min(s.to, at[i])-max(s.from, at[i-1]))
 		}
-		quorate = max(quorate, micros(d))
+		if micros(d) > quorate {
+			quorate, worst = micros(d), span{at[i-1], at[i]}
+		}
 	}
-	return gap, quorate
+	for _, e := range h.faults {
+		if e.what != evFault || e.at > worst.to {
+			continue
+		}
+		end := h.at
+		if i := slices.IndexFunc(h.faults, func(o event) bool { return o.what == evHeal && o.round == e.round }); i >= 0 {
+			end = h.faults[i].at
+		}
+		if end >= worst.from {
+			beside = append(beside, fmt.Sprintf("%d %s %s from %s to %s", e.round, e.fault, e.where, micros(e.at-worst.from).Round(time.Millisecond), micros(end-worst.from).Round(time.Millisecond)))
+		}
+	}
+	return gap, quorate, beside
 }
 
 // takeFailed gives each failed job to its history.
@@ -458,6 +474,7 @@ func (r *report) rows() (rows [][2]string) {
 		row("elections", r.elections)
 		row("longest time without an accepted push", r.gap.Round(time.Millisecond))
 		row("  while two nodes could talk", r.quorate.Round(time.Millisecond))
+		row("  beside", strings.Join(r.beside, ", "))
 	}
 	row("pushes attempted", r.pushes)
 	row("  accepted", r.accepted)

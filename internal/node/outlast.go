@@ -84,6 +84,7 @@ func (n *node) repaired(ctx context.Context, repair func() error) bool {
 			return false
 		case <-t.C:
 		}
+		n.tell(n.manager.Ping()) // nobody else does for a start that waits
 		err := repair()
 		if err == nil {
 			n.log.Info("the disk can be written again: pogod executes itself anew")
