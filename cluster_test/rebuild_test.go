@@ -102,7 +102,7 @@ func TestFollowerWipedUnderLoad(t *testing.T) {
 		if i == c.leader() {
 			i = (i + 1) % 3
 		}
-		if err := l.tell(fmt.Sprint("fault ", round, " ", faultKill, " ", i)); err != nil {
+		if err := l.tell(fmt.Sprint("fault ", round, " ", faultWipe, " ", i)); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.killed(l, i, round); err != nil {
