@@ -157,7 +157,13 @@ func VerifyBackup(f io.ReaderAt, size int64, read func(done, total int64)) (Back
 	return h, h.verify(f, m)
 }
 
-// verify checks the pages and values of the data file in a backup.
+// Verify checks the pages and values of the data file in a backup whose header this is and
+// whose sums were checked. read is called with how many bytes were read of how many. It fails
+// with ErrBackupDamaged.
+func (h *BackupHeader) Verify(f io.ReaderAt, read func(done, total int64)) error {
+	return h.verify(f, &metered{read: read, total: h.Size})
+}
+
 func (h *BackupHeader) verify(f io.ReaderAt, m *metered) error {
 	return backupDamaged(storage.VerifyAt(io.NewSectionReader(f, h.begin, h.Size), func(n int) error {
 		m.add(n)

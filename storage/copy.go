@@ -11,6 +11,7 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // ErrDamaged is returned when the bytes of a copy are not those that were sent.
@@ -84,13 +85,33 @@ func Relay(w io.Writer, r io.Reader, size int64) error {
 	return err
 }
 
+// Steady is a file that is written from its beginning to its end, and goes to the disk on
+// the way: a sync of all at the end would keep others' syncs on that disk waiting.
+type Steady struct {
+	*os.File
+	n, sent int64 // bytes written, and of them on their way to the disk
+}
+
+// writeBack is after how many bytes the kernel is asked to begin to write them.
+const writeBack = 8 << 20
+
+// Write implements io.Writer.
+func (s *Steady) Write(p []byte) (int, error) {
+	n, err := s.File.Write(p)
+	if s.n += int64(n); s.n-s.sent >= writeBack {
+		// A hint: what fails is told by the sync at the end.
+		_ = unix.SyncFileRange(int(s.Fd()), s.sent, s.n-s.sent, unix.SYNC_FILE_RANGE_WRITE)
+		s.sent = s.n
+	}
+	return n, err
+}
+
 // Incoming is a copy that is being received into a file. It implements io.Writer.
 type Incoming struct {
-	f    *os.File
+	f    Steady
 	head []byte // the first page's, as far as Total needs it
 	last []byte // the bytes seen last: the sum, if no more come
-	sum  uint32
-	n    int64
+	sum  uint32 // of those before
 }
 
 // Receive begins a copy in the file at path, in place of what is there.
@@ -99,29 +120,25 @@ func Receive(path string) (*Incoming, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Incoming{f: f}, nil
+	return &Incoming{f: Steady{File: f}}, nil
 }
 
-// Write takes the next bytes.
+// Write takes the next bytes. The file has the sum too, until Finish.
 func (i *Incoming) Write(p []byte) (int, error) {
 	if n := headSize - len(i.head); n > 0 {
 		i.head = append(i.head, p[:min(n, len(p))]...)
 	}
-	i.n += int64(len(p))
+	n, err := i.f.Write(p)
+	p = p[:n]
 	keep := p[max(0, len(p)-copySum):]
 	old := max(0, len(i.last)+len(keep)-copySum) // bytes of last that are of the file after all
-	for _, b := range [][]byte{i.last[:old], p[:len(p)-len(keep)]} {
-		if _, err := i.f.Write(b); err != nil {
-			return 0, err
-		}
-		i.sum = crc32.Update(i.sum, castagnoli, b)
-	}
-	i.last = append(bytes.Clone(i.last[old:]), keep...)
-	return len(p), nil
+	i.sum = crc32.Update(crc32.Update(i.sum, castagnoli, i.last[:old]), castagnoli, p[:len(p)-len(keep)])
+	i.last = append(i.last[:copy(i.last, i.last[old:])], keep...)
+	return n, err
 }
 
 // Received is how many bytes have come, the sum's included.
-func (i *Incoming) Received() int64 { return i.n }
+func (i *Incoming) Received() int64 { return i.f.n }
 
 // Total is how many bytes come in all, by the first of them; 0: that is not known yet.
 func (i *Incoming) Total() int64 {
@@ -136,13 +153,17 @@ func (i *Incoming) Total() int64 {
 // at. It fails with ErrDamaged or ErrCorrupt; the file is there all the same, until
 // Cancel.
 func (i *Incoming) Finish() error {
-	if err := errors.Join(i.f.Sync(), i.f.Close()); err != nil {
+	if err := errors.Join(i.sync(), i.f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", i.f.Name(), err)
 	}
 	if len(i.last) != copySum || binary.BigEndian.Uint32(i.last) != i.sum {
 		return fmt.Errorf("%w: %s", ErrDamaged, i.f.Name())
 	}
 	return VerifyFile(i.f.Name())
+}
+
+func (i *Incoming) sync() error {
+	return errors.Join(i.f.Truncate(max(0, i.f.n-copySum)), i.f.Sync())
 }
 
 // Cancel removes the file.

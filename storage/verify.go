@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -152,6 +153,7 @@ type verifier struct {
 	values bool // have sums
 	p      Progress
 	seen   []uint64 // a bit for each page
+	pages  [][]byte // the last one read of each depth: a page is needed until what is below it was walked
 }
 
 func verify(r io.ReaderAt, m *meta, values bool, p Progress) error {
@@ -188,12 +190,15 @@ func (v *verifier) take(id, overflow uint64) error {
 	return nil
 }
 
-// page reads a page with all that belongs to it.
-func (v *verifier) page(id uint64) ([]byte, error) {
+// page reads a page with all that belongs to it. It is good until the next one of that depth.
+func (v *verifier) page(id uint64, depth int) ([]byte, error) {
 	if id < 2 || id >= v.m.pages {
 		return nil, fmt.Errorf("%w: there is no page %d", ErrCorrupt, id)
 	}
-	b, at := make([]byte, v.m.pageSize), int64(id)*int64(v.m.pageSize)
+	for depth >= len(v.pages) {
+		v.pages = append(v.pages, make([]byte, v.m.pageSize))
+	}
+	b, at := v.pages[depth][:v.m.pageSize], int64(id)*int64(v.m.pageSize)
 	if _, err := v.r.ReadAt(b, at); err != nil {
 		return nil, fmt.Errorf("%w: page %d: %w", ErrCorrupt, id, err)
 	}
@@ -205,7 +210,8 @@ func (v *verifier) page(id uint64) ([]byte, error) {
 		return nil, err
 	}
 	if overflow > 0 {
-		b = append(b, make([]byte, int(overflow)*v.m.pageSize)...)
+		b = slices.Grow(b, int(overflow)*v.m.pageSize)[:int(overflow+1)*v.m.pageSize]
+		v.pages[depth] = b
 		if _, err := v.r.ReadAt(b[v.m.pageSize:], at+int64(v.m.pageSize)); err != nil {
 			return nil, fmt.Errorf("%w: page %d: %w", ErrCorrupt, id, err)
 		}
@@ -265,7 +271,7 @@ func (v *verifier) tree(id uint64, path [][]byte, low, high []byte, depth int) e
 	if depth > maxDepth {
 		return fmt.Errorf("%w: the tree is too deep at page %d", ErrCorrupt, id)
 	}
-	page, err := v.page(id)
+	page, err := v.page(id, depth)
 	if err != nil {
 		return err
 	}
@@ -335,7 +341,7 @@ func nameSum(name []byte) uint64 { return uint64(crc32.Checksum(name, castagnoli
 
 // freelist takes the pages that are free.
 func (v *verifier) freelist() error {
-	page, err := v.page(v.m.freelist)
+	page, err := v.page(v.m.freelist, 0)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"pogod/internal/datadir"
 	"pogod/raftfsm"
 	"pogod/raftfsm/disk"
+	"pogod/storage"
 )
 
 // silentFor is how long a node may send nothing of a backup.
@@ -94,7 +95,7 @@ func (q *question) backupTo(ctx context.Context, path string, force bool) (err e
 	}()
 	doc := backupDoc{File: path}
 	err = q.measured("backup", func(m *meter) error {
-		doc.BackupHeader, err = q.receive(ctx, f, m)
+		doc.BackupHeader, err = q.receive(ctx, &storage.Steady{File: f}, m)
 		return err
 	})
 	if err != nil {
@@ -105,10 +106,7 @@ func (q *question) backupTo(ctx context.Context, path string, force bool) (err e
 		return err
 	}
 	doc.Bytes = st.Size()
-	err = q.measured("check", func(m *meter) error {
-		_, err := raftfsm.VerifyBackup(f, doc.Bytes, m.set)
-		return err
-	})
+	err = q.measured("check", func(m *meter) error { return doc.Verify(f, m.set) })
 	if err != nil {
 		return fmt.Errorf("what the node at %s holds is not whole, and nothing was kept: %w; ask another node", q.u, err)
 	}
