@@ -63,6 +63,11 @@ func (b *backupStream) Read(p []byte) (int, error) {
 	return b.r.Read(p)
 }
 
+// WriteTo implements io.WriterTo: fasthttp would read little at once.
+func (b *backupStream) WriteTo(w io.Writer) (int64, error) {
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{b}, make([]byte, 64<<10))
+}
+
 // Close implements io.Closer: fasthttp calls it once, whatever becomes of the answer.
 func (b *backupStream) Close() error {
 	defer b.end()
