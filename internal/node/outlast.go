@@ -57,7 +57,9 @@ const outlastedEnv = "POGOD_OUTLASTED"
 // supervisor knows of either. The first start of all ends with an error instead, which
 // whoever began it sees.
 func (n *node) outlastStart(ctx context.Context, why error) error {
-	why = fmt.Errorf("%w: %w", raftfsm.ErrDisk, why)
+	if !errors.Is(why, raftfsm.ErrDisk) {
+		why = fmt.Errorf("%w: %w", raftfsm.ErrDisk, why)
+	}
 	n.log.Error(n.waits(why).Error())
 	n.tell(n.manager.Status("not ready: " + n.waits(why).Error()))
 	n.showUnserving(unserving{n, "waiting", func() error { return n.waits(why) }, func() admin.Storage {
