@@ -159,9 +159,10 @@ type Delivery struct {
 	Job        command.JobID
 	Lease      uint64
 	Pool       string
-	Payload    []byte // not to be changed
-	Attempts   uint64 // this one counted
-	ReservedAt int64  // unix milliseconds of cluster time
+	Payload    []byte        // not to be changed
+	Attempts   uint64        // this one counted
+	ReservedAt int64         // unix milliseconds of cluster time
+	Waited     time.Duration // since then, by the cluster time of the state that shows it; set by raftfsm's FSM.Reserved
 	Timeout    time.Duration
 	Suspect    bool   // it is to run alone in its PHP host, which it may crash
 	Crashes    uint64 // charged to the job before this attempt

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"pogod/queue"
 	"pogod/storage"
@@ -95,7 +96,12 @@ func (f *FSM) report(store *storage.Store, err error) {
 func (f *FSM) Reserved(buf []queue.Delivery, session uint64) (deliveries []queue.Delivery, applied uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.queue.Reserved(buf, session), f.applied.index
+	deliveries = f.queue.Reserved(buf, session)
+	for i := range deliveries[len(buf):] {
+		d := &deliveries[len(buf)+i]
+		d.Waited = time.Duration(f.now-d.ReservedAt) * time.Millisecond
+	}
+	return deliveries, f.applied.index
 }
 
 // NextTick returns when a Tick is wanted next, see queue.State.NextDue, and cluster

@@ -1,6 +1,9 @@
 package workers
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // settling is what a handler's ack does: Pools is told first, then it is applied.
 func (b *bench) settling(lease uint64) (offered int) {
@@ -64,5 +67,24 @@ func TestSlowThreadIsNotOfferedAhead(t *testing.T) {
 	last := b.deliver(k, job("mail", "q", "4"))
 	if free := b.settling(last.Lease); free != 0 {
 		t.Error("offered ahead after it was slow:", free)
+	}
+}
+
+// A job that was reserved long ago, by a state that may be old, does not start: its lease may
+// have ended, and the job be another node's. (The node was sent the data file, say.)
+func TestAReservationOfLongAgoIsGivenBack(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	k := b.thread("mail", 0)
+	call := k.next()
+	old := job("mail", "q", "old")
+	old.Waited = startUntil
+	old = b.state.reserve(old)
+	b.state.await(t, "it is given back", func() bool { return len(b.state.gaveBack) == 1 && b.state.gaveBack[0].Lease == old.Lease })
+	fresh := job("mail", "q", "fresh")
+	fresh.Waited = startUntil - time.Millisecond
+	fresh = b.state.reserve(fresh)
+	if got := get(t, call); got.lease != fresh.Lease {
+		t.Errorf("lease %d starts, not %d", got.lease, fresh.Lease)
 	}
 }

@@ -98,6 +98,11 @@ type Config struct {
 // back, its attempt not counted.
 const startWithin = time.Second
 
+// startUntil is how long after its reservation a job may start at all. What a node sees is up
+// to half of the time to live of its session old, which is 3 s, and a lease may end 5 s after
+// the reservation: one that is not longer ago has not ended meanwhile.
+const startUntil = 2 * time.Second
+
 // Pools is this node's threads and what they run.
 type Pools struct {
 	cfg Config
@@ -205,6 +210,12 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 		if _, ok := p.started[d.Lease]; ok {
 			continue
 		}
+		if d.Waited >= startUntil || p.late(&d) {
+			delete(p.pending, d.Lease)
+			p.started[d.Lease] = struct{}{}
+			late = append(late, d)
+			continue
+		}
 		if free == nil && standing == raftfsm.Fresh {
 			free = p.free()
 		}
@@ -212,11 +223,6 @@ func (p *Pools) reconcile(buf []queue.Delivery) ([]queue.Delivery, time.Duration
 			free[d.Pool] = all[1:]
 			delete(p.pending, d.Lease)
 			starts = append(starts, p.begin(all[0], d))
-			continue
-		}
-		if p.late(&d) {
-			p.started[d.Lease] = struct{}{}
-			late = append(late, d)
 			continue
 		}
 		w, ok := p.pending[d.Lease]
