@@ -91,8 +91,8 @@ test-crash: build ## the long kill test: 50 rounds of SIGKILL (POGOD_CRASH_ROUND
 	POGOD_CRASH_ROUNDS=$${POGOD_CRASH_ROUNDS:-50} $(GO_PHP) test -tags $(TAGS) ./cluster_test -run Crash -count=1 -timeout 60m -v
 
 .PHONY: test-cluster
-test-cluster: build ## three nodes: ten minutes of faults, then the leader killed and each node restarted 20 times (SEED=1 FOR=600 KILLS=20 ROLLS=20, FAULTS=all: of disks, data and clocks too; needs root)
-	POGOD_SEED=$(SEED) POGOD_FAULTS=$(FAULTS) POGOD_CLUSTER_SECONDS=$(FOR) CGO_ENABLED=0 $(GO) test ./cluster_test -run 'TestClusterFaults' -count=1 -timeout 60m -v
+test-cluster: build ## three nodes: ten minutes of faults, then the leader killed and each node restarted 20 times (SEED=1 FOR=600 KILLS=20 ROLLS=20, FAULTS=all: of disks, data and clocks too; needs root; records stay in _artifacts)
+	POGOD_SEED=$(SEED) POGOD_FAULTS=$(FAULTS) POGOD_CLUSTER_SECONDS=$(FOR) CGO_ENABLED=0 $(GO) test ./cluster_test -run 'TestClusterFaults' -count=1 -timeout 60m -v -artifacts
 	POGOD_SEED=$(SEED) POGOD_CRASH_ROUNDS=$(KILLS) $(GO_PHP) test -tags $(TAGS) ./cluster_test -run 'TestClusterKillLeader' -count=1 -timeout 60m -v
 	POGOD_SEED=$(SEED) POGOD_ROLLS=$(ROLLS) CGO_ENABLED=0 $(GO) test ./cluster_test -run 'TestClusterRollingRestart' -count=1 -timeout 60m -v
 

@@ -313,8 +313,9 @@ func (l *load) produce(conn int) {
 	}
 }
 
-// awayFor is how many pushes a producer makes on another node than its own.
-const awayFor = 20
+// awayFor is how many pushes a producer makes on another node than its own. All producers
+// make as many in a second, so that they are spread again soon after two nodes were away.
+const awayFor = 4
 
 // burstFor is how long a burst takes.
 const burstFor = 200 * time.Millisecond
