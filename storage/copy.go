@@ -88,8 +88,8 @@ func Relay(w io.Writer, r io.Reader, size int64) error {
 // Steady is a file that is written from its beginning to its end, and goes to the disk on
 // the way: a sync of all at the end would keep others' syncs on that disk waiting.
 type Steady struct {
-	*os.File
-	n, sent int64 // bytes written, and of them on their way to the disk
+	File    *os.File // not embedded: its ReadFrom and Seek would go past Write
+	n, sent int64    // bytes written, and of them on their way to the disk
 }
 
 // writeBack is after how many bytes the kernel is asked to begin to write them.
@@ -100,7 +100,7 @@ func (s *Steady) Write(p []byte) (int, error) {
 	n, err := s.File.Write(p)
 	if s.n += int64(n); s.n-s.sent >= writeBack {
 		// A hint: what fails is told by the sync at the end.
-		_ = unix.SyncFileRange(int(s.Fd()), s.sent, s.n-s.sent, unix.SYNC_FILE_RANGE_WRITE)
+		_ = unix.SyncFileRange(int(s.File.Fd()), s.sent, s.n-s.sent, unix.SYNC_FILE_RANGE_WRITE)
 		s.sent = s.n
 	}
 	return n, err
@@ -153,21 +153,21 @@ func (i *Incoming) Total() int64 {
 // at. It fails with ErrDamaged or ErrCorrupt; the file is there all the same, until
 // Cancel.
 func (i *Incoming) Finish() error {
-	if err := errors.Join(i.sync(), i.f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", i.f.Name(), err)
+	if err := errors.Join(i.sync(), i.f.File.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", i.f.File.Name(), err)
 	}
 	if len(i.last) != copySum || binary.BigEndian.Uint32(i.last) != i.sum {
-		return fmt.Errorf("%w: %s", ErrDamaged, i.f.Name())
+		return fmt.Errorf("%w: %s", ErrDamaged, i.f.File.Name())
 	}
-	return VerifyFile(i.f.Name())
+	return VerifyFile(i.f.File.Name())
 }
 
 func (i *Incoming) sync() error {
-	return errors.Join(i.f.Truncate(max(0, i.f.n-copySum)), i.f.Sync())
+	return errors.Join(i.f.File.Truncate(max(0, i.f.n-copySum)), i.f.File.Sync())
 }
 
 // Cancel removes the file.
 func (i *Incoming) Cancel() error {
-	_ = i.f.Close() // it may be closed already
-	return os.Remove(i.f.Name())
+	_ = i.f.File.Close() // it may be closed already
+	return os.Remove(i.f.File.Name())
 }
